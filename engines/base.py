@@ -1,0 +1,96 @@
+"""The protocol every generation back end speaks.
+
+An engine answers two questions about a checkpoint: what does it write for a prompt (`generate`), and how likely
+does it find a given text (`score`). Both take batches, stream their results and keep the order of their input, so
+that a caller can append to a shard while the engine still works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+Message = Mapping[str, str]
+"""One chat turn: `{"role": "system" | "user" | "assistant", "content": TEXT}`. Images travel beside the messages."""
+
+
+class EngineError(RuntimeError):
+    """An engine cannot do what was asked, for a reason the user can act on. The message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How tokens are chosen. `temperature == 0` is greedy; then `top_p` and the seed have no effect."""
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One completion to be written.
+
+    `image` is a path; it is put before the text of the first user turn. The completion is a function of the request
+    and the weights alone: `seed` belongs to the request, so neither order nor batching changes a sample.
+    """
+
+    id: str
+    messages: Sequence[Message]
+    image: str | None = None
+    decoding: Decoding = Decoding()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What came back for the request of the same `id`. `finish` is `stop`, `length` or `error` (then `error` says why)."""
+
+    id: str
+    text: str
+    token_ids: tuple[int, ...]
+    finish: str
+    prompt_tokens: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """A text whose likelihood is wanted: `target` is the assistant turn that would answer `messages`."""
+
+    id: str
+    messages: Sequence[Message]
+    target: str
+    image: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Teacher-forced log-probabilities (nats) of the target's tokens, the end-of-turn token included, temperature 1."""
+
+    id: str
+    logprobs: tuple[float, ...]
+    error: str | None = None
+
+    @property
+    def total(self) -> float:
+        """log p(target | messages, image)."""
+        return sum(self.logprobs)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A generation back end that holds one checkpoint."""
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
+        """One `Generation` per request, in the order of the requests, as soon as its batch is done."""
+        ...
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[Score]:
+        """One `Score` per request, in order."""
+        ...
+
+    def close(self) -> None:
+        """Gives the memory back. The engine is unusable afterwards; closing twice is harmless."""
+        ...

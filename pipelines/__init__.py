@@ -1,0 +1,1 @@
+"""The front: command line, recipe, runner, run store, stages and report."""

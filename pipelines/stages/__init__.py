@@ -1,0 +1,1 @@
+"""The stages of a run, one module each: read inputs, call one function of a method, write outputs."""

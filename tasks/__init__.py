@@ -1,0 +1,1 @@
+"""Where problems and unlabelled images come from."""

@@ -1,0 +1,43 @@
+"""Problems, and images without any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class TaskError(ValueError):
+    """A task cannot be loaded as asked. The message is one line that names the file, row or column and the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image that nobody has asked anything about. `path` is a file on this machine."""
+
+    id: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A question with its gold answer.
+
+    `cluster` names the unit that is drawn when an interval is made: problems of one cluster (one image, say) are not
+    independent. `kind` is the question's type in the data's own terms, for break-downs.
+    """
+
+    id: str
+    question: str
+    answer: str
+    image: str | None = None
+    cluster: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a task gives: the rows, and how many were left out for which reason."""
+
+    problems: Sequence[Problem] = ()
+    pictures: Sequence[Picture] = ()
+    dropped: tuple[tuple[str, int], ...] = ()
