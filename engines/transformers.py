@@ -1,0 +1,211 @@
+"""The default engine: transformers' own `generate`, batched by length, with one random stream per request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from engines.base import Decoding, EngineError, Generation, Request, Score, ScoreRequest
+from engines.checkpoint import load_model, load_processor
+from engines.rendering import Renderer, open_image
+from engines.settings import TransformersSettings
+
+_Item = TypeVar("_Item", Request, ScoreRequest)
+_CACHED_IMAGES = 1024
+
+
+class SeededSampling(LogitsProcessor):  # type: ignore[misc]
+    """Draws each row's token from its own random stream, by the Gumbel-max trick.
+
+    argmax(log p + Gumbel noise) is a draw from p, so a greedy decoder behind this processor samples. A row's noise
+    comes from a generator seeded by its request: what else is in the batch cannot change the sample.
+    """
+
+    def __init__(self, decodings: Sequence[Decoding], seeds: Sequence[int]) -> None:
+        self._decodings = decodings
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """`scores` [rows, vocabulary] → the same, with noise in the rows that sample."""
+        scores = scores.float()
+        for row, (decoding, generator) in enumerate(zip(self._decodings, self._generators, strict=True)):
+            if decoding.temperature == 0:
+                continue
+            logits = scores[row] / decoding.temperature
+            if decoding.top_p < 1:
+                logits = _nucleus(logits, decoding.top_p)
+            noise = torch.empty(logits.shape).exponential_(generator=generator).log_().neg_()
+            scores[row] = logits + noise.to(logits.device)
+        return scores
+
+
+def _nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Keeps the smallest set of tokens whose probability reaches `top_p` (arXiv 1904.09751)."""
+    values, order = logits.sort(descending=True)
+    before = values.softmax(-1).cumsum(-1) - values.softmax(-1)
+    return logits.index_fill(0, order[before >= top_p], float("-inf"))
+
+
+class TransformersEngine:
+    """Holds a model and generates or scores with it. `model` may be in training elsewhere: its mode is restored."""
+
+    def __init__(self, model: Any, processor: Any, batch_size: int) -> None:
+        self._model = model
+        self._renderer = Renderer(processor, model.config)
+        self._batch_size = batch_size
+        self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._image = lru_cache(_CACHED_IMAGES)(open_image)
+        eos = model.generation_config.eos_token_id
+        ids = eos if isinstance(eos, list) else [eos]
+        self._eos = {i for i in (*ids, self._renderer.tokenizer.eos_token_id) if i is not None}
+
+    @classmethod
+    def open(cls, settings: TransformersSettings, checkpoint: str) -> TransformersEngine:
+        """Loads `checkpoint` onto the GPU where there is one. An adapter is merged: the outputs are the same."""
+        model = load_model(checkpoint, dtype=settings.dtype, trust_remote_code=settings.trust_remote_code)
+        if torch.cuda.is_available():
+            model = model.to("cuda")
+        processor = load_processor(checkpoint, trust_remote_code=settings.trust_remote_code)
+        return cls(model, processor, settings.batch_size)
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
+        yield from self._stream(requests, self._generate_batch, lambda request: request.decoding.max_new_tokens)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[Score]:
+        yield from self._stream(requests, self._score_batch, lambda request: len(request.target))
+
+    def close(self) -> None:
+        self._model = None
+        self._image.cache_clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _stream(self, requests: Sequence[_Item], work: Any, size: Any) -> Iterator[Any]:
+        """Runs `work` on batches of similar length and yields in the order of `requests`."""
+        if self._model is None:
+            raise EngineError("the engine is closed")
+        text = {i: self._renderer.prompt_text(r.messages, r.image is not None) for i, r in enumerate(requests)}
+        # Rows with and without an image cannot share a forward pass: processors want all or none.
+        order = sorted(text, key=lambda i: (requests[i].image is None, len(text[i]) + size(requests[i])))
+        done: dict[int, Any] = {}
+        ahead = 0
+        for batch in self._batches(order, requests):
+            for i, result in zip(batch, work([requests[i] for i in batch], [text[i] for i in batch]), strict=True):
+                done[i] = result
+            while ahead in done:
+                yield done.pop(ahead)
+                ahead += 1
+
+    def _batches(self, order: list[int], requests: Sequence[_Item]) -> Iterator[list[int]]:
+        batch: list[int] = []
+        for i in order:
+            if batch and (len(batch) == self._batch_size or (requests[batch[0]].image is None) != (requests[i].image is None)):
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    def _inputs(self, requests: Sequence[_Item], texts: Sequence[str]) -> tuple[dict[str, Any], list[int], dict[int, str]]:
+        """Left-padded model inputs of the readable rows, their indices, and the errors of the others."""
+        rows, images, errors = [], [], {}
+        for i, request in enumerate(requests):
+            if request.image is not None:
+                try:
+                    images.append([self._picture(request.image)])
+                except EngineError as error:
+                    errors[i] = str(error)
+                    continue
+            rows.append(i)
+        if not rows:
+            return {}, [], errors
+        given: dict[str, Any] = {"text": [texts[i] for i in rows]} | ({"images": images} if images else {})
+        inputs = self._renderer.processor(
+            **given, padding=True, padding_side="left", return_tensors="pt", add_special_tokens=False
+        )
+        return {k: v.to(self._model.device) for k, v in inputs.items()}, rows, errors
+
+    def _picture(self, path: str) -> Image.Image:
+        return self._image(path)
+
+    def _too_long(self, tokens: int) -> str | None:
+        if self._context is not None and tokens > self._context:
+            return f"prompt and completion take {tokens} tokens, the model's context is {self._context}"
+        return None
+
+    @torch.inference_mode()
+    def _generate_batch(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Generation]:
+        inputs, rows, errors = self._inputs(requests, texts)
+        out = {i: Generation(requests[i].id, "", (), "error", 0, error) for i, error in errors.items()}
+        if not rows:
+            return [out[i] for i in range(len(requests))]
+        asked = [requests[i] for i in rows]
+        width = inputs["input_ids"].shape[1]
+        limit = max(request.decoding.max_new_tokens for request in asked)
+        if problem := self._too_long(width + limit):
+            return [Generation(r.id, "", (), "error", width, problem) for r in requests]
+        sampling = SeededSampling([r.decoding for r in asked], [r.seed for r in asked])
+        pad = self._renderer.tokenizer.pad_token_id
+        config = GenerationConfig(
+            max_new_tokens=limit,
+            do_sample=False,
+            eos_token_id=sorted(self._eos),
+            pad_token_id=pad,
+            suppress_tokens=list(self._renderer.banned_ids) or None,
+        )
+        was_training = self._model.training
+        self._model.eval()
+        sequences = self._model.generate(
+            **inputs,
+            generation_config=config,
+            logits_processor=LogitsProcessorList([sampling]),
+        )
+        self._model.train(was_training)
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        for i, request, tokens, length in zip(rows, asked, sequences[:, width:].tolist(), lengths, strict=True):
+            out[i] = self._completion(request, tokens[: request.decoding.max_new_tokens], length)
+        return [out[i] for i in range(len(requests))]
+
+    def _completion(self, request: Request, tokens: list[int], prompt_tokens: int) -> Generation:
+        end = next((n for n, token in enumerate(tokens) if token in self._eos), None)
+        ids = tuple(tokens if end is None else tokens[:end])
+        finish = "length" if end is None else "stop"
+        return Generation(request.id, self._renderer.decode(ids), ids, finish, prompt_tokens)
+
+    @torch.inference_mode()
+    def _score_batch(self, requests: Sequence[ScoreRequest], texts: Sequence[str]) -> list[Score]:
+        inputs, rows, errors = self._inputs(requests, texts)
+        out = {i: Score(requests[i].id, (), error) for i, error in errors.items()}
+        if not rows:
+            return [out[i] for i in range(len(requests))]
+        asked = [requests[i] for i in rows]
+        targets = [self._renderer.target_ids(r.messages, r.target, r.image is not None) for r in asked]
+        longest = max(len(target) for target in targets)
+        if problem := self._too_long(inputs["input_ids"].shape[1] + longest):
+            return [Score(r.id, (), problem) for r in requests]
+        ids = torch.zeros(len(asked), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, target in enumerate(targets):
+            ids[row, : len(target)] = torch.tensor(target)
+            mask[row, : len(target)] = 1
+        ids, mask = ids.to(self._model.device), mask.to(self._model.device)
+        joined = inputs | {
+            "input_ids": torch.cat([inputs["input_ids"], ids], 1),
+            "attention_mask": torch.cat([inputs["attention_mask"], mask], 1),
+        }
+        for key in ("token_type_ids", "mm_token_type_ids"):  # text, as far as the model is told
+            if key in inputs:
+                joined[key] = torch.cat([inputs[key], torch.zeros_like(ids)], 1)
+        was_training = self._model.training
+        self._model.eval()
+        logits = self._model(**joined, logits_to_keep=longest + 1, use_cache=False).logits[:, :-1]
+        self._model.train(was_training)
+        logprobs = logits.float().log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1).tolist()
+        for i, request, target, row in zip(rows, asked, targets, logprobs, strict=True):
+            out[i] = Score(request.id, tuple(row[: len(target)]))
+        return [out[i] for i in range(len(requests))]
