@@ -1,0 +1,90 @@
+"""What a running stage is given."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.metrics import Metrics
+from pipelines.progress import Progress, progress
+from pipelines.shards import Shards
+from pipelines.stage import StageHandle
+from pipelines.stop import Stop
+
+if TYPE_CHECKING:
+    from engines.base import Engine
+    from pipelines.recipe import Recipe
+    from tasks.problem import Rows
+
+
+def derive_seed(seed: int, stage: str) -> int:
+    """A stage's seed, in [0, 2³¹): from the run's and the stage's name without its arm, so that arms share it."""
+    name = stage.partition("@")[0]
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1
+
+
+@dataclass(slots=True)
+class StageContext:
+    """The surroundings of one stage while it runs."""
+
+    recipe: Recipe
+    name: str
+    directory: Path
+    """The stage's own directory; it exists."""
+    inputs: Mapping[str, Path]
+    """Kind of an upstream stage -> its directory. An arm's stage also finds the shared stage it copies, under its kind."""
+    upstream: Sequence[StageHandle]
+    """The finished stages that `inputs` names, in order; for a stage that gathers, all finished stages before it."""
+    seed: int
+    stop: Stop
+    metrics: Metrics
+    opened: list[Path] = field(default_factory=list)
+    """Shard directories in use, which the runner keeps."""
+    _engine: Engine | None = None
+    _engine_key: tuple[str, tuple[tuple[str, Any], ...]] | None = None
+
+    def handle(self, kind: str) -> StageHandle:
+        """The upstream stage behind `inputs[kind]`; its manifest's `fingerprint` belongs into keys of shards."""
+        return next(each for each in self.upstream if each.directory == self.inputs[kind])
+
+    def rows(self, data: str) -> Rows:
+        """The rows of `data.<data>` of the recipe. Raises `TaskError`."""
+        return self.recipe.data[data].load()
+
+    def engine(self, checkpoint: Path, **settings: Any) -> Engine:
+        """The recipe's engine with these weights, opened on first use; `settings` replace fields of `engine:`.
+
+        One at a time: asking for another checkpoint closes the engine before. The runner closes the last one.
+        """
+        key = (str(checkpoint), tuple(sorted(settings.items())))
+        if self._engine is None or self._engine_key != key:
+            from engines.open import open_engine
+
+            self.close_engine()
+            self._engine = open_engine(self.recipe.engine.model_copy(update=settings), checkpoint)
+            self._engine_key = key
+        return self._engine
+
+    def close_engine(self) -> None:
+        """Gives the engine's memory back, if one is open. A stage that goes on to train calls this first."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = self._engine_key = None
+
+    def shards(self, subdirectory: str, key: Mapping[str, Any]) -> Shards:
+        """Shards in the stage's directory that stop politely. `key`: all that their rows depend on, JSON values."""
+        path = self.directory / subdirectory
+        self.opened.append(path)
+        return Shards(path, key, self.stop)
+
+    def progress(self, total: int, what: str) -> AbstractContextManager[Progress]:
+        """A bar on a terminal, plain lines elsewhere. `with context.progress(n, "asking") as bar: bar.advance(1)`."""
+        return progress(total, f"{self.name}: {what}")
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Appends a record to the run's `metrics.jsonl`. A record with the `step` of an earlier one replaces it."""
+        self.metrics.append(self.name, record)

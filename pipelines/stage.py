@@ -1,0 +1,82 @@
+"""What a stage is: settings that can run.
+
+A stage module defines one subclass of `StageSettings` and imports nothing heavy; torch and its kin are imported inside
+`run`. The recipe schema is the union of these classes, so a stage's fields are its documentation in the recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from pipelines.context import StageContext
+    from pipelines.manifest import Manifest
+    from pipelines.recipe import Recipe
+
+Number = float | int | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What a stage says it did. `numbers` are shown by `trivium runs show` and the report.
+
+    In a row-wise stage (one with `counts_rows`), `rows_in == rows_out + sum(dropped.values())`: the runner checks it.
+    """
+
+    rows_in: int | None = None
+    rows_out: int | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StageHandle:
+    """A finished stage, seen by a later one. `seed` is the run's seed, which differs between the arms of `seeds:`."""
+
+    name: str
+    kind: str
+    directory: Path
+    manifest: Manifest
+    seed: int
+
+    @property
+    def arm(self) -> str | None:
+        """The part after `@` of the name."""
+        return self.name.partition("@")[2] or None
+
+
+class StageSettings(BaseModel):
+    """Base of all stages. A subclass adds `kind: Literal[NAME] = NAME`, its fields and `run`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str | None = None
+    """How overrides and directories call the stage; the kind unless given."""
+
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Kinds of earlier stages whose outputs `run` reads: each is the latest one in the same arm, else the shared one."""
+    accepts: ClassVar[tuple[str, ...]] = ()
+    """Like `requires`, but may be absent: what a later round takes over from the round before."""
+    uses: ClassVar[tuple[str, ...]] = ()
+    """Sections of the recipe that the outputs depend on: `model`, `engine`, `data.labelled`, or `data` for all slices."""
+    gathers: ClassVar[bool] = False
+    """True for a stage that looks at all stages before it (`context.upstream`); it runs once, after all rounds and arms."""
+    combines_seeds: ClassVar[bool] = False
+    """True for a gathering stage that runs once for all `seeds:` together, on the finished stages of each."""
+    counts_rows: ClassVar[bool] = False
+    """True when each row that comes in either goes out or is dropped for a counted reason."""
+    owned_trl_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys of TRL's config that the stage sets itself, so that a recipe's `trl:` mapping may not."""
+
+    def run(self, context: StageContext) -> StageResult:
+        """Reads `context.inputs`, writes into `context.directory`. Raises `Interrupted` where `context.stop` asks."""
+        raise NotImplementedError
+
+    def check(self, recipe: Recipe) -> Iterator[str]:
+        """What is wrong with this stage in this recipe, one line each, found without torch and before anything runs."""
+        yield from ()

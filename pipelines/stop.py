@@ -1,0 +1,42 @@
+"""Ctrl-C with manners: the first finishes the batch, the second stops at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Stop:
+    """Whether someone asked to stop. Long loops look at `requested` between batches and raise `Interrupted`."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+
+@contextmanager
+def polite_signals(stop: Stop, notice: Callable[[], None]) -> Iterator[None]:
+    """Makes the first SIGINT or SIGTERM set `stop` and call `notice`, and lets the next one kill the process.
+
+    The second signal gets the system's own handler, not an exception: an exception would wait for the end of a long
+    call into native code. Nothing is lost by it, since files are whole or absent.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Only the main thread may set handlers; elsewhere (a notebook's worker) signals keep their meaning.
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def request(number: int, frame: FrameType | None) -> None:
+        stop.requested = True
+        for each in signals:
+            signal.signal(each, signal.SIG_DFL)
+        notice()
+
+    before = {each: signal.signal(each, request) for each in signals}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
