@@ -1,0 +1,73 @@
+"""A suite: problems + prompt + decoding + reward that together give one number."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from engines.base import Decoding, Message
+from eval import extract
+from rewards import registry
+from tasks.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """What two scores must have in common to be compared.
+
+    `data` and `engine` describe where the problems come from and what generates, in JSON values; the suite does not
+    look into them. `system` is the system prompt (None: none is sent) and `suffix` is put after each question.
+    """
+
+    name: str
+    reward: str
+    decoding: Decoding = field(default_factory=Decoding)
+    system: str | None = None
+    suffix: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    engine: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings(self, problems: Sequence[Problem]) -> dict[str, Any]:
+        """All that determines a score but the checkpoint, as JSON values. Two scores compare iff these are equal."""
+        return {
+            "name": self.name,
+            "data": {**self.data, "problems": len(problems), "sha": problems_sha(problems)},
+            "prompt": {"system": self.system, "suffix": self.suffix},
+            "decoding": asdict(self.decoding),
+            "extraction": extract.VERSION,
+            "reward": {"name": self.reward, "version": registry.entry(self.reward).version},
+            "engine": dict(self.engine),
+        }
+
+    def messages(self, problem: Problem) -> list[Message]:
+        """The turns that put a problem to the model."""
+        turns: list[Message] = [{"role": "user", "content": problem.question + self.suffix}]
+        return turns if self.system is None else [{"role": "system", "content": self.system}, *turns]
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """The name of a suite's settings: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def problems_sha(problems: Sequence[Problem]) -> str:
+    """Of ids, questions and gold answers, in order. Image files are hashed per trial (`Trial.prompt_sha`)."""
+    whole = hashlib.sha256()
+    for problem in problems:
+        whole.update(json.dumps([problem.id, problem.question, problem.answer, problem.cluster]).encode() + b"\n")
+    return whole.hexdigest()[:16]
+
+
+def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys at which two settings differ."""
+    keys: list[str] = []
+    for key in sorted(a.keys() | b.keys()):
+        left, right = a.get(key), b.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            keys += differing_keys(left, right, f"{prefix}{key}.")
+        elif left != right:
+            keys.append(prefix + key)
+    return keys

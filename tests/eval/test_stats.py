@@ -1,0 +1,219 @@
+"""The identities of the statistics, against closed forms, reference libraries and simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, mannwhitneyu
+from statsmodels.stats.multitest import multipletests
+
+from eval.stats import (
+    auroc,
+    clopper_pearson,
+    clustered_se,
+    detectable_effect,
+    holm,
+    mean_interval,
+    paired_difference,
+)
+
+TEN = [1, 0, 1, 1, 0, 0, 1, 1, 0, 1]
+
+
+def test_clustered_se_reference_value() -> None:
+    # The value of the test of inspect_ai's `stderr(cluster=...)`.
+    assert clustered_se(range(20), [i % 4 for i in range(20)]) == pytest.approx(0.645, abs=5e-4)
+
+
+def test_clustered_se_with_singletons_is_the_plain_one() -> None:
+    plain = np.std(TEN, ddof=1) / math.sqrt(len(TEN))
+    assert clustered_se(TEN, list(range(10))) == pytest.approx(plain, rel=1e-12)
+    assert plain == pytest.approx(0.16330, abs=5e-6)
+
+
+def test_repeating_every_problem_in_its_own_cluster_adds_nothing() -> None:
+    repeated = TEN * 4
+    assert clustered_se(repeated, list(range(10)) * 4) == pytest.approx(clustered_se(TEN, list(range(10))), rel=1e-12)
+    assert clustered_se(repeated, list(range(40))) == pytest.approx(0.07845, abs=5e-6)
+    one, four = mean_interval(TEN, list(range(10))), mean_interval(repeated, list(range(10)) * 4)
+    assert (one.low, one.high) == pytest.approx((four.low, four.high), abs=1e-12)
+
+
+def test_bootstrap_agrees_with_scipy() -> None:
+    from scipy.stats import bootstrap
+
+    x = np.random.default_rng(0).random(80)
+    ours = mean_interval(x, list(range(80)))
+    theirs = bootstrap((x,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.003)
+
+
+def test_bootstrap_draws_clusters_not_problems() -> None:
+    # Brute force over all 3³ draws of three clusters of unlike size.
+    groups = [[1.0], [0.0, 0.0, 1.0], [1.0, 0.0]]
+    means = sorted(
+        sum(map(sum, drawn)) / sum(map(len, drawn))
+        for drawn in ([groups[i], groups[j], groups[k]] for i in range(3) for j in range(3) for k in range(3))
+    )
+    flat = [value for group in groups for value in group]
+    names = [name for name, group in enumerate(groups) for _ in group]
+    ours = mean_interval(flat, names, level=0.8)
+    assert ours.low == pytest.approx(means[int(0.1 * 27)])
+    assert ours.high == pytest.approx(means[26 - int(0.1 * 27)])
+
+
+def test_coverage_holds_under_clustering_where_the_naive_interval_fails() -> None:
+    """300 worlds of 60 images with 12 questions whose answers hang together."""
+    worlds, images, questions, truth = 300, 60, 12, 0.5
+    generator = np.random.default_rng(7)
+    clustered = naive = 0
+    names = np.repeat(np.arange(images), questions).tolist()
+    for world in range(worlds):
+        ability = generator.beta(1.5, 1.5, images)
+        x = (generator.random((images, questions)) < ability[:, None]).astype(float).ravel()
+        interval = mean_interval(x, names, draws=1000, seed=world)
+        assert interval.low is not None and interval.high is not None
+        clustered += interval.low <= truth <= interval.high
+        naive += abs(x.mean() - truth) <= 1.96 * x.std(ddof=1) / math.sqrt(x.size)
+    assert 0.93 <= clustered / worlds <= 0.97
+    assert naive / worlds < 0.80
+
+
+def test_nothing_right_gives_clopper_pearson_over_clusters() -> None:
+    none = mean_interval([0.0] * 30, list(range(30)))
+    assert (none.low, none.high) == (0.0, pytest.approx(0.1157, abs=5e-5))
+    assert none.method == "Clopper-Pearson over clusters"
+    # 30 problems of 10 images say less than 30 of 30.
+    ten = mean_interval([1.0] * 30, [i // 3 for i in range(30)])
+    assert (ten.low, ten.high) == (pytest.approx(0.6915, abs=5e-5), 1.0)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_clopper_pearson_is_scipys(case: tuple[int, int]) -> None:
+    successes, n = case
+    reference = binomtest(successes, n).proportion_ci(0.95, method="exact")
+    assert clopper_pearson(successes, n) == pytest.approx((reference.low, reference.high), abs=1e-9)
+
+
+def test_one_cluster_has_no_interval_and_says_so() -> None:
+    one = mean_interval([1.0, 0.0], ["a", "a"])
+    assert (one.value, one.low, one.high, one.se) == (0.5, None, None, None)
+    assert one.reason is not None and "2 clusters" in one.reason
+    assert paired_difference([1.0, 0.0], [0.0, 0.0], ["a", "a"]).p is None
+
+
+def test_no_problem_has_no_mean() -> None:
+    assert mean_interval([], []).value is None
+
+
+def test_few_clusters_warn() -> None:
+    assert mean_interval(TEN, list(range(10))).warning is not None
+    assert mean_interval(TEN * 2, list(range(20))).warning is None
+
+
+@pytest.mark.parametrize("cluster", [None, "", float("nan")])
+def test_a_missing_cluster_is_named(cluster: object) -> None:
+    with pytest.raises(ValueError, match="row 1 has no cluster"):
+        mean_interval([1.0, 0.0], ["a", cluster])
+
+
+def test_a_nan_is_refused() -> None:
+    with pytest.raises(ValueError, match="row 1 has no finite value"):
+        mean_interval([1.0, float("nan")], ["a", "b"])
+
+
+def test_a_against_itself_is_zero() -> None:
+    same = paired_difference(TEN, TEN, list(range(10)))
+    assert (same.estimate.value, same.estimate.low, same.estimate.high) == (0.0, 0.0, 0.0)
+    assert (same.p, same.better, same.worse, same.same) == (1.0, 0.0, 0.0, 1.0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 6)), min_size=4, max_size=40))
+def test_exchanging_the_sides_negates_everything(rows: list[tuple[int, int, int]]) -> None:
+    a, b, clusters = zip(*rows, strict=True)
+    there, back = (paired_difference(x, y, clusters, draws=500) for x, y in ((a, b), (b, a)))
+    assert there.estimate.value == -back.estimate.value  # type: ignore[operator]
+    if there.estimate.low is not None:
+        assert (there.estimate.low, there.estimate.high) == (-back.estimate.high, -back.estimate.low)  # type: ignore[operator]
+    assert (there.p, there.better, there.worse, there.same) == (back.p, back.worse, back.better, back.same)
+
+
+def test_pairing_finds_what_two_intervals_hide() -> None:
+    generator = np.random.default_rng(3)
+    base = (generator.random(400) < 0.5).astype(float)
+    better = np.where(generator.random(400) < 0.05, 1.0, base)
+    clusters = list(range(400))
+    a, b = mean_interval(better, clusters), mean_interval(base, clusters)
+    assert a.low < b.high  # type: ignore[operator]
+    difference = paired_difference(better, base, clusters)
+    assert difference.estimate.low > 0 and difference.p < 0.01  # type: ignore[operator]
+
+
+def test_sign_flip_p_is_the_exact_one() -> None:
+    # Four clusters that all say +1: of 16 arrangements 2 are as extreme.
+    p = paired_difference([1.0] * 4, [0.0] * 4, list("abcd")).p
+    assert p == pytest.approx(2 / 16, abs=0.01)
+    # Whole clusters flip: the same 4 values in one pair of clusters leave 2 of 4 arrangements.
+    assert paired_difference([1.0] * 4, [0.0] * 4, list("aabb")).p == pytest.approx(0.5, abs=0.015)
+
+
+def test_sign_flip_p_is_uniform_when_nothing_differs() -> None:
+    generator = np.random.default_rng(11)
+    small = sum(
+        paired_difference(*generator.random((2, 40)), list(range(40)), draws=400, seed=i).p < 0.1  # type: ignore[operator, misc]
+        for i in range(300)
+    )
+    assert 0.06 <= small / 300 <= 0.14
+
+
+def test_seeds_are_averaged_per_problem_first() -> None:
+    a, b = np.array([[1, 0, 1, 1], [0, 0, 1, 0], [1, 1, 1, 0]]), np.zeros((3, 4))
+    over = paired_difference(a, b, list("wxyz"))
+    by_hand = paired_difference(a.mean(0), b.mean(0), list("wxyz"))
+    assert over == by_hand
+    assert over.estimate.n == 4 and over.estimate.value == pytest.approx(7 / 12)
+    assert (over.better, over.same) == (1.0, 0.0)
+
+
+def test_a_seed_gives_one_result() -> None:
+    assert mean_interval(TEN, list(range(10)), seed=5) == mean_interval(TEN, list(range(10)), seed=5)
+    assert mean_interval(range(10), list(range(10)), seed=5) != mean_interval(range(10), list(range(10)), seed=6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
+
+
+def test_holm_leaves_out_what_has_no_p() -> None:
+    assert holm([0.01, None, 0.04]) == pytest.approx([0.02, None, 0.04])
+
+
+@pytest.mark.parametrize(("n", "points"), [(1319, 3.9), (500, 6.3), (30, 25.6)])
+def test_detectable_effect(n: int, points: float) -> None:
+    # arXiv 2411.00640: sd 0.5 on both sides, correlation 0.5, so the differences have sd 0.5 too.
+    assert 100 * detectable_effect(0.5 / math.sqrt(n)) == pytest.approx(points, abs=0.05)
+
+
+def test_problems_needed() -> None:
+    assert detectable_effect(0.5 / math.sqrt(2181)) <= 0.03 < detectable_effect(0.5 / math.sqrt(2180))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=40))
+def test_auroc_is_mann_whitney(rows: list[tuple[int, bool]]) -> None:
+    scores, truth = zip(*rows, strict=True)
+    positive = [s for s, t in rows if t]
+    negative = [s for s, t in rows if not t]
+    if not positive or not negative:
+        assert auroc(scores, truth) is None
+    else:
+        u = mannwhitneyu(positive, negative).statistic
+        assert auroc(scores, truth) == pytest.approx(u / (len(positive) * len(negative)))
