@@ -1,0 +1,118 @@
+"""easy-VQA: 5,000 drawn images of one coloured shape each, 48,248 questions, 13 answers, a fixed test split.
+
+The data come inside the package `easy-vqa` (MIT, Victor Zhou); only its files are read, its code is never imported.
+The package's own training images are split once more: `validation` is held out of `train` by a hash of the image's
+number, so that choices can be made without looking at `test`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections import defaultdict
+from functools import lru_cache
+from pathlib import Path
+
+from tasks.problem import Picture, Problem, Rows, TaskError
+
+SPLITS = ("train", "validation", "test")
+_VALIDATION_SHARE = 1 / 8
+_SHAPES = ("circle", "rectangle", "triangle")
+_COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+_YES_NO = re.compile(
+    r"(?:(?:is|does) (?:there|the image) ?(?P<not>not )?(?:contain )?an? (?P<a>\w+)(?P<shape_a> shape)?(?: in the image)?"
+    r"|is (?P<no>no|a) (?P<b>\w+)(?P<shape_b> shape)? present)\?"
+)
+_OPEN = re.compile(
+    r"what (?:(?P<shape>shape (?:is in the image|does the image contain|is present)"
+    r"|is the (?P<colour_given>\w+) shape)"
+    r"|(?:color is|is the color of) the (?P<named>shape|circle|rectangle|triangle))\?"
+)
+
+
+def load(split: str) -> Rows:
+    """The questions of a split, grouped by image, and its images. Raises `TaskError` for an unknown split."""
+    if split not in SPLITS:
+        raise TaskError(f"easy-vqa has no split {split!r}; it has {', '.join(SPLITS)}")
+    folder = "test" if split == "test" else "train"
+    directory = _data() / folder
+    problems = []
+    for number, (question, answer, image) in enumerate(json.loads((directory / "questions.json").read_text())):
+        if folder == "train" and _held_out(image) != (split == "validation"):
+            continue
+        cluster = f"{folder}-{image}"
+        path = str(directory / "images" / f"{image}.png")
+        problems.append(Problem(f"{folder}-q{number}", question, answer, path, cluster, kind(question)))
+    problems.sort(key=lambda problem: int(problem.cluster.rpartition("-")[2]))
+    pictures = {p.cluster: Picture(p.cluster, p.image) for p in problems if p.image}
+    return Rows(problems, tuple(pictures.values()))
+
+
+def kind(question: str) -> str:
+    """The question's type: `yes/no`, `shape` or `colour`; `other` where it is none of the data's own patterns."""
+    if _YES_NO.fullmatch(question):
+        return "yes/no"
+    match = _OPEN.fullmatch(question)
+    if match is None:
+        return "other"
+    return "colour" if match["named"] else "shape"
+
+
+def truth(question: str, image_id: str) -> str | None:
+    """The true answer to any question of the data's patterns about an image, for audits only; None where there is none.
+
+    There is none when the question is not one of the data's patterns, or when it presupposes what the image does not
+    show ("what color is the circle?" of a triangle).
+    """
+    shapes, colours = _possible()[image_id]
+    if match := _YES_NO.fullmatch(question):
+        word, needs_colour = match["a"] or match["b"], bool(match["shape_a"] or match["shape_b"])
+        if word not in (_COLOURS if needs_colour else _SHAPES):
+            return None
+        possible = colours if needs_colour else shapes
+        if word in possible and len(possible) > 1:
+            return None
+        negated = bool(match["not"]) or match["no"] == "no"
+        return "yes" if (word in possible) != negated else "no"
+    if match := _OPEN.fullmatch(question):
+        asked, given = (colours, shapes) if match["named"] else (shapes, colours)
+        named = match["named"] or match["colour_given"]
+        presupposed = named not in (None, "shape")
+        if (presupposed and given != {named}) or len(asked) > 1:
+            return None
+        return next(iter(asked))
+    return None
+
+
+@lru_cache(1)
+def _possible() -> dict[str, tuple[frozenset[str], frozenset[str]]]:
+    """Image id → the shapes and the colours that its questions leave possible (nearly always one of each)."""
+    shapes: dict[str, frozenset[str]] = defaultdict(lambda: frozenset(_SHAPES))
+    colours: dict[str, frozenset[str]] = defaultdict(lambda: frozenset(_COLOURS))
+    for folder in ("train", "test"):
+        for question, answer, image in json.loads((_data() / folder / "questions.json").read_text()):
+            words = question.rstrip("?").split()
+            negated = "not" in words or "no" in words
+            excluded = answer in ("yes", "no") and (answer == "no") != negated
+            key = f"{folder}-{image}"
+            for word in (*words, answer):
+                possible, every = (shapes, _SHAPES) if word in _SHAPES else (colours, _COLOURS)
+                if word in every:
+                    possible[key] &= frozenset(every) - {word} if excluded else {word}
+    return {key: (shapes[key], colours[key]) for key in shapes.keys() | colours.keys()}
+
+
+def _held_out(image: int) -> bool:
+    digest = hashlib.sha256(f"easy-vqa validation {image}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < _VALIDATION_SHARE * 2**64
+
+
+@lru_cache(1)
+def _data() -> Path:
+    # find_spec of a top-level package locates it without running its code.
+    spec = importlib.util.find_spec("easy_vqa")
+    if spec is None or not spec.submodule_search_locations:
+        raise TaskError("easy-vqa is not installed; pip install 'trivium-reasoning[easy-vqa]'")
+    return Path(spec.submodule_search_locations[0]) / "data"
