@@ -19,7 +19,7 @@ from engines.base import EngineError, Generation, Request, Score, ScoreRequest
 from engines.checkpoint import base_of, check_checkpoint, is_adapter, load_model, load_processor
 from engines.rendering import Renderer, open_image
 from engines.settings import VllmSettings
-from engines.weights import for_serving
+from engines.weights import for_serving, is_renamed
 
 if TYPE_CHECKING:
     import torch
@@ -61,11 +61,12 @@ class VllmEngine:
         self._image = lru_cache(_CACHED_IMAGES)(open_image)
         self._settings = settings
         self._dtype = _dtype(settings, self._config, source)
-        self._llm: Any = _start(settings, source, self._dtype, multimodal=hasattr(self._config, "vision_config"))
+        renamed = is_renamed(self._config)
+        self._llm: Any = _start(settings, source, self._dtype, self._config, "dummy" if renamed else "auto")
         self._context: int = self._llm.llm_engine.model_config.max_model_len
-        if adapter:
-            merged = load_model(checkpoint, dtype=self._dtype, trust_remote_code=settings.trust_remote_code)
-            self.update_weights(merged.named_parameters())
+        if adapter or renamed:
+            model = load_model(checkpoint, dtype=self._dtype, trust_remote_code=settings.trust_remote_code)
+            self.update_weights(model.named_parameters())
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
         """Streams in the order of `requests`. Those about one image run next to each other, to share its prefix."""
@@ -223,7 +224,7 @@ def _dtype(settings: VllmSettings, config: Any, source: str) -> str:
     return str(named).removeprefix("torch.")
 
 
-def _start(settings: VllmSettings, source: str, dtype: str, *, multimodal: bool) -> Any:
+def _start(settings: VllmSettings, source: str, dtype: str, config: Any, load_format: str) -> Any:
     """Imports vLLM and starts it. Raises `EngineError` with the way out."""
     import torch
 
@@ -251,7 +252,8 @@ def _start(settings: VllmSettings, source: str, dtype: str, *, multimodal: bool)
             tensor_parallel_size=settings.tensor_parallel_size,
             trust_remote_code=settings.trust_remote_code,
             enable_prefix_caching=True,
-            limit_mm_per_prompt={"image": 1, "video": 0} if multimodal else {},
+            limit_mm_per_prompt={"image": 1, "video": 0} if hasattr(config, "vision_config") else {},
+            load_format=load_format,
             **memory,
         )
     except (ValueError, RuntimeError, LookupError, OSError, ImportError) as error:

@@ -15,6 +15,11 @@ _RENAMES = {"llava": (("vision_tower.", "vision_tower.vision_model."),)}
 _HEAD, _EMBEDDING = "lm_head.weight", "embed_tokens.weight"
 
 
+def is_renamed(config: Any) -> bool:
+    """Whether files that transformers saves for this type of model carry names that vLLM cannot load."""
+    return getattr(config, "model_type", None) in _RENAMES
+
+
 def named_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """The weights of a model in training, LoRA adapters added in: what `VllmEngine.update_weights` wants.
 
@@ -65,12 +70,12 @@ def for_serving(named: Iterable[tuple[str, torch.Tensor]], config: Any) -> list[
     head, and vLLM's own copy would stay as it was, so it is added. And unmerged adapter weights are refused, as they
     would be ignored.
     """
-    model_type = getattr(config, "model_type", None)
+    renames = _RENAMES[config.model_type] if is_renamed(config) else ()
     out: list[tuple[str, torch.Tensor]] = []
     for name, tensor in named:
         if "lora_" in name or ".base_layer." in name:
             raise EngineError(f"{name}: adapter weights are not merged; pass engines.weights.named_weights(model)")
-        for here, there in _RENAMES.get(str(model_type), ()):
+        for here, there in renames:
             if here in name and there not in name:
                 name = name.replace(here, there)
         out.append((name, tensor.detach().clone()))
