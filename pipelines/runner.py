@@ -1,0 +1,187 @@
+"""The runner: brings every stage of a run up to date, in order, so that any interruption can be resumed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines import machine
+from pipelines.context import StageContext
+from pipelines.errors import Interrupted, RunError, explain
+from pipelines.files import remove, sweep, write_json, write_text
+from pipelines.lock import locked
+from pipelines.manifest import ATTEMPT_FILE, MANIFEST_FILE, Manifest, output_files
+from pipelines.metrics import Metrics
+from pipelines.plan import Selection, Step, legs, read_by
+from pipelines.recipe import Recipe
+from pipelines.shards import KEY_FILE
+from pipelines.stage import StageHandle, StageResult
+from pipelines.stop import Stop, polite_signals
+
+RECIPE_FILE = "recipe.yaml"
+METRICS_FILE = "metrics.jsonl"
+Say = Callable[[str], None]
+
+
+def run(recipe: Recipe, root: Path, selection: Selection, say: Say) -> None:
+    """Runs what is not up to date. `say` gets a line for each stage.
+
+    Raises `RecipeError` before anything is written, `RunError` for what the user can mend, `Interrupted` after Ctrl-C.
+    """
+    parts = legs(recipe, root)
+    selected = selection.of(parts)
+    root.mkdir(parents=True, exist_ok=True)
+    stop = Stop()
+    with locked(root), polite_signals(stop, lambda: say("stopping after this batch; once more stops at once")):
+        sweep(root)
+        _write_once(root / RECIPE_FILE, recipe.to_yaml())
+        made: dict[str, Step] = {}
+        for leg in parts:
+            leg.directory.mkdir(exist_ok=True)
+            for step in leg.steps(made):
+                _bring_up_to_date(step, made, leg.label + step.link.name in selected, stop, say)
+
+
+def _bring_up_to_date(step: Step, made: dict[str, Step], selected: bool, stop: Stop, say: Say) -> None:
+    name = step.leg.label + step.link.name
+    reason = step.reason
+    if selected and reason is None:
+        say(f"{name}: up to date")
+    elif selected:
+        for above in read_by(step.leg, step.link, made):
+            if above.reason is not None:
+                other = above.leg.label + above.link.name
+                raise RunError(f"{name} reads {other}, which is not up to date ({above.reason}); run that first")
+        if stop.requested:
+            raise Interrupted(f"before {name}")
+        say(f"{name}: {reason}")
+        try:
+            manifest = run_step(step, made, stop)
+        except Exception as error:
+            message = explain(error)
+            if message is None:
+                raise
+            raise RunError(f"{name}: {message}") from error
+        say(f"{name}: done, {_summary(manifest)}")
+        step = Step(step.leg, step.link, step.source, None)
+    made[name] = step
+
+
+def run_step(step: Step, made: Mapping[str, Step], stop: Stop) -> Manifest:
+    """Runs one stage, whose upstream is finished, and writes its manifest."""
+    link, directory = step.link, step.directory
+    upstream = {}
+    for kind, above in zip(link.upstream, read_by(step.leg, link, made), strict=True):
+        upstream[kind] = handle_of(above)
+    fingerprints = {name: upstream[kind].manifest.fingerprint for kind, name in link.upstream.items()}
+    inputs = {kind: handle.directory for kind, handle in upstream.items()}
+    if link.original is not None and link.kind not in inputs and made[step.leg.label + link.original].reason is None:
+        inputs[link.kind] = made[step.leg.label + link.original].directory
+    metrics = Metrics(step.leg.directory / METRICS_FILE)
+    attempts = _begin(directory, {"digest": step.digest, "inputs": fingerprints}, metrics, link.name)
+
+    started, clock, memory = datetime.now(UTC), time.perf_counter(), machine.PeakMemory()
+    seed = int(step.source["seed"])
+    context = StageContext(
+        recipe=step.leg.recipe, name=link.name, directory=directory, inputs=inputs, upstream=list(upstream.values()),
+        seed=seed, stop=stop, metrics=metrics,
+    )  # fmt: skip
+    try:
+        result = link.settings.run(context)
+    finally:
+        context.close_engine()
+    if link.settings.counts_rows:
+        _check_counts(link.name, result)
+    _remove_shards(directory, keep=context.opened)
+    sweep(directory)
+    metrics.settle(link.name)
+    revision, dirty = machine.code_revision()
+    manifest = Manifest(
+        stage=link.name,
+        kind=link.kind,
+        digest=step.digest,
+        source=dict(step.source),
+        inputs=fingerprints,
+        seed=seed,
+        revision=revision,
+        uncommitted_changes=dirty,
+        packages=machine.package_versions(),
+        device=machine.device(),
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(time.perf_counter() - clock, 3),
+        attempts=attempts,
+        peak_memory_mib=memory.mib(),
+        rows_in=result.rows_in,
+        rows_out=result.rows_out,
+        dropped=dict(result.dropped),
+        numbers=dict(result.numbers),
+        files=output_files(directory),
+    )
+    manifest.write(directory)
+    return manifest
+
+
+def handle_of(step: Step) -> StageHandle:
+    """A finished step as later stages see it. Raises `RunError` where it is not finished."""
+    manifest = Manifest.read(step.directory)
+    if manifest is None:
+        raise RunError(f"{step.directory}: is not finished")
+    name = step.leg.label + step.link.name
+    return StageHandle(name, step.link.kind, step.directory, manifest, step.leg.recipe.seed)
+
+
+def _begin(directory: Path, attempt: dict[str, Any], metrics: Metrics, stage: str) -> int:
+    """Makes the directory fit to work in; returns the number of this attempt.
+
+    An attempt with the same settings and inputs goes on with whatever is there. Otherwise older outputs go, but for
+    shards, which know by their own key whether they still hold. The order of removal keeps every state in between
+    recognisable: never a manifest, nor a matching attempt, beside files that are half removed.
+    """
+    directory.mkdir(exist_ok=True)
+    remove(directory / MANIFEST_FILE)
+    path = directory / ATTEMPT_FILE
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    number = 1
+    if {key: before.get(key) for key in attempt} == attempt:
+        number = int(before["attempts"]) + 1
+    else:
+        remove(path)
+        metrics.forget(stage)
+        kept = {file.parent for file in directory.rglob(KEY_FILE)}
+        for each in sorted(directory.rglob("*"), reverse=True):
+            if any(each == shard or shard in each.parents or each in shard.parents for shard in kept):
+                continue
+            remove(each)
+    write_json(path, {**attempt, "attempts": number})
+    return number
+
+
+def _remove_shards(directory: Path, keep: list[Path]) -> None:
+    for file in list(directory.rglob(KEY_FILE)):
+        if file.parent not in keep:
+            remove(file.parent)
+
+
+def _check_counts(name: str, result: StageResult) -> None:
+    if (
+        result.rows_in is None
+        or result.rows_out is None
+        or result.rows_in != result.rows_out + sum(result.dropped.values())
+    ):
+        raise AssertionError(
+            f"{name} counted {result.rows_in} rows in, {result.rows_out} out and {sum(result.dropped.values())} dropped"
+        )
+
+
+def _summary(manifest: Manifest) -> str:
+    rows = f"{manifest.rows_in} rows in, {manifest.rows_out} out, " if manifest.rows_in is not None else ""
+    return f"{rows}{manifest.seconds:.1f} s"
+
+
+def _write_once(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)

@@ -1,0 +1,84 @@
+"""The sections of a recipe beside its stages: which model, which data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from engines.settings import EngineSettings
+from selfrefine.build import BuildSpec
+
+if TYPE_CHECKING:
+    from tasks.problem import Rows
+
+
+class ModelSettings(BaseModel):
+    """Where the run starts: a model built from scratch (`build`) or a checkpoint (`path`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    build: BuildSpec | None = None
+    path: str | None = Field(None, description="hub name or directory")
+    revision: str | None = Field(None, description="hub revision")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    trust_remote_code: bool = False
+    adapter: str | None = Field(None, description="PEFT adapter directory on top of `path`")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ModelSettings:
+        if (self.build is None) == (self.path is None):
+            raise ValueError("needs exactly one of `path` and `build`")
+        if self.build is not None and (self.adapter is not None or self.revision is not None):
+            raise ValueError("`adapter` and `revision` go with `path`, not with `build`")
+        return self
+
+    def files(self) -> dict[str, str]:
+        """Fingerprints of the local directories it names."""
+        named = {"path": self.path, "adapter": self.adapter}
+        return {key: fingerprint(Path(value)) for key, value in named.items() if value and Path(value).exists()}
+
+
+class DataSettings(BaseModel):
+    """A slice of a task. Keys beside these are the task's own (columns, a folder, …) and checked by it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    task: str
+    split: str = "train"
+    skip: int = Field(0, ge=0, description="leave out the first so many")
+    take: int | None = Field(None, ge=1, description="then take so many; all that are left unless given")
+
+    def load(self) -> Rows:
+        """The rows. Raises `TaskError`."""
+        from tasks.registry import load
+
+        return load(**self.model_dump())
+
+    def files(self) -> dict[str, str]:
+        """Fingerprints of the local files and directories it names."""
+        extra: Mapping[str, Any] = self.model_extra or {}
+        paths = {key: Path(value) for key, value in extra.items() if isinstance(value, str) and "/" in value}
+        return {key: fingerprint(path) for key, path in paths.items() if path.exists()}
+
+
+def engine_fields(kind: str) -> frozenset[str]:
+    """The keys that `engine:` may have for this kind; none for an unknown kind."""
+    union = get_args(EngineSettings)[0]
+    for each in get_args(union):
+        if each.model_fields["kind"].default == kind:
+            return frozenset(each.model_fields)
+    return frozenset()
+
+
+def fingerprint(path: Path) -> str:
+    """Identity of a file or directory by names, sizes and times of change: gigabytes are not read at each start."""
+    digest = hashlib.sha256()
+    for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if each.is_file():
+            status = each.stat()
+            digest.update(f"{each.relative_to(path)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    return digest.hexdigest()
