@@ -1,0 +1,24 @@
+"""One self-contained `report.html` for a run, or for the runs of a recipe with `seeds:`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+REPORT_FILE = "report.html"
+
+
+def write_report(directory: Path) -> Path:
+    """Writes `report.html` into a run's directory, from the stages that are finished, and returns its path.
+
+    Raises:
+        RunError: the directory is no run, or nothing of it is finished.
+    """
+    from pipelines.files import write_text
+    from pipelines.report.page import render_run
+    from pipelines.report.run import read_run, seed_directories
+    from pipelines.report.seeds import render_seeds
+
+    seeds = seed_directories(directory)
+    page = render_seeds(directory, [read_run(each) for each in seeds]) if seeds else render_run(read_run(directory))
+    write_text(directory / REPORT_FILE, page)
+    return directory / REPORT_FILE

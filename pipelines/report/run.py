@@ -1,0 +1,101 @@
+"""What a run directory holds, read for the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import RunError
+from pipelines.manifest import MANIFEST_FILE, Manifest
+
+RECIPE_FILE = "recipe.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    """A finished stage."""
+
+    name: str
+    directory: Path
+    manifest: Manifest
+
+    @property
+    def kind(self) -> str:
+        return self.manifest.kind
+
+    @property
+    def arm(self) -> str | None:
+        return self.name.partition("@")[2] or None
+
+    @property
+    def evaluation(self) -> Mapping[str, Any] | None:
+        """Its `eval.json`, if it is an evaluation."""
+        path = self.directory / "eval.json"
+        if self.kind != "evaluate" or not path.is_file():
+            return None
+        result: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """`recipe` is the text of the resolved recipe; `stages` are the finished ones, in the order of the chain."""
+
+    name: str
+    directory: Path
+    recipe: str
+    stages: Sequence[StageView]
+
+    @property
+    def evaluation(self) -> Mapping[str, Any] | None:
+        """The last `eval.json` of the run."""
+        return next((result for stage in reversed(self.stages) if (result := stage.evaluation) is not None), None)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all stages together."""
+        return sum(stage.manifest.seconds for stage in self.stages)
+
+    def of_kind(self, kind: str) -> list[StageView]:
+        return [stage for stage in self.stages if stage.kind == kind]
+
+
+def seed_directories(directory: Path) -> list[Path]:
+    """The runs of a recipe with `seeds:`, by seed; empty for a plain run."""
+    found = [path for path in directory.glob("seed-*") if path.is_dir()]
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def read_run(directory: Path) -> RunView:
+    """Reads a run, or the part of a run that has one seed.
+
+    Raises:
+        RunError: the directory is no run, or none of its stages is finished.
+    """
+    # The runs of several seeds share the recipe above them.
+    recipe = next((path for path in (directory / RECIPE_FILE, directory.parent / RECIPE_FILE) if path.is_file()), None)
+    if recipe is None:
+        raise RunError(f"{directory}: no run here (it holds no {RECIPE_FILE}); name a directory under runs/")
+    found: dict[str, StageView] = {}
+    for path in directory.glob(f"*/{MANIFEST_FILE}"):
+        manifest = Manifest.read(path.parent)
+        if manifest is not None and manifest.kind != "report":
+            found[manifest.stage] = StageView(manifest.stage, path.parent, manifest)
+    if not found:
+        raise RunError(f"{directory}: no stage of this run is finished yet")
+    return RunView(directory.resolve().name, directory, recipe.read_text(encoding="utf-8"), _in_order(found))
+
+
+def _in_order(found: Mapping[str, StageView]) -> list[StageView]:
+    """The stages in the order of the chain, without leftovers of an earlier recipe.
+
+    An evaluation looks at all stages before it, so its manifest lists the chain; without one, the time decides.
+    """
+    by_time = sorted(found.values(), key=lambda stage: stage.manifest.started)
+    last = next((stage for stage in reversed(by_time) if stage.kind == "evaluate"), None)
+    if last is None:
+        return by_time
+    return [found[name] for name in (*last.manifest.inputs, last.name) if name in found]

@@ -1,0 +1,233 @@
+"""evaluate: every checkpoint of the run answers the same problems; which one is better, and how sure is that?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from engines.base import Decoding
+from pipelines.errors import RunError
+from pipelines.files import whole, write_json
+from pipelines.machine import code_revision, device, package_versions
+from pipelines.stage import Number, StageHandle, StageResult, StageSettings
+
+if TYPE_CHECKING:
+    from eval.compare import Evaluated
+    from eval.suites import Suite
+    from eval.summary import Summary
+    from eval.trial import Trial
+    from pipelines.context import StageContext
+    from pipelines.recipe import Recipe
+    from tasks.problem import Problem
+
+CHECKPOINT_KINDS = ("tune", "update")
+TRIALS_FILE = "trials.jsonl"
+RESULT_FILE = "eval.json"
+
+
+class EvaluateStage(StageSettings):
+    """Accuracy of each checkpoint with its interval, by kind of question, and paired differences between them."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    data: str = Field("test", description="the data section whose problems are asked")
+    reward: str = Field("exact_match", description="a registered reward; 1 or more is right")
+    decoding: Decoding = Field(Decoding(), description="greedy unless a temperature is given")
+    system: str | None = Field(None, description="system prompt; none is sent unless given")
+    suffix: str = Field("", description="put after each question, such as an answer-format request")
+    limit: int | None = Field(None, ge=1, description="ask only the first so many problems; marks the result partial")
+    chunk: int = Field(512, ge=1, description="problems per shard: what is done again at most after a kill")
+    control: str = Field(
+        "random", description="the arm that other arms of the same round are compared with, if it is there"
+    )
+
+    gathers: ClassVar[bool] = True
+    uses: ClassVar[tuple[str, ...]] = ("engine", "data")
+
+    def check(self, recipe: Recipe) -> Iterator[str]:
+        from rewards.registry import RewardError, entry
+
+        if self.data not in recipe.data:
+            yield f"evaluate.data: there is no section `data.{self.data}`; there are: {', '.join(recipe.data)}"
+        try:
+            entry(self.reward)
+        except RewardError as error:
+            yield f"evaluate.reward: {error}"
+
+    def run(self, context: StageContext) -> StageResult:
+        from eval.compare import Evaluated
+        from eval.suites import Suite
+        from eval.trial import dump
+
+        checkpoints = [handle for handle in context.upstream if handle.kind in CHECKPOINT_KINDS]
+        if not checkpoints:
+            raise RunError("evaluate: no stage before it made a checkpoint; add `tune` or `update` to the recipe")
+        rows = context.rows(self.data)
+        problems = rows.problems[: self.limit]
+        if not problems:
+            raise RunError(f"evaluate: data.{self.data} has no problems with answers")
+        engine = context.recipe.engine
+        suite = Suite(
+            name=f"{context.recipe.data[self.data].task}:{self.data}",
+            reward=self.reward,
+            decoding=self.decoding,
+            system=self.system,
+            suffix=self.suffix,
+            data={**context.recipe.data[self.data].model_dump(mode="json"), "original": len(rows.problems)},
+            engine={"kind": engine.kind, "dtype": getattr(engine, "dtype", None)},
+        )
+        settings = suite.settings(problems)
+        results = []
+        with context.progress(len(problems) * len(checkpoints), "answering") as bar:
+            for handle in checkpoints:
+                trials = list(self._trials(context, handle, suite, settings, problems, bar.advance))
+                target = context.directory / handle.name
+                target.mkdir(exist_ok=True)
+                with whole(target / TRIALS_FILE) as path:
+                    path.write_text("".join(dump(trial) + "\n" for trial in trials), encoding="utf-8")
+                results.append(Evaluated(handle.name, settings, trials))
+        report = self._report(context, suite, settings, problems, results, checkpoints)
+        write_json(context.directory / RESULT_FILE, report)
+        return StageResult(
+            rows_in=len(problems),
+            rows_out=sum(len(result.trials) for result in results),
+            dropped=dict(rows.dropped),
+            numbers=_numbers(report),
+        )
+
+    def _trials(
+        self,
+        context: StageContext,
+        handle: StageHandle,
+        suite: Suite,
+        settings: dict[str, Any],
+        problems: Sequence[Problem],
+        advance: Any,
+    ) -> Iterator[Trial]:
+        from eval.evaluate import evaluate
+        from eval.suites import digest
+        from eval.trial import Trial
+        from rewards.registry import load
+
+        reward = load(self.reward)
+        name = digest(settings)
+
+        def work(chunk: Sequence[Problem]) -> Iterable[dict[str, Any]]:
+            engine = context.engine(handle.directory / "checkpoint")
+            for trial in evaluate(
+                chunk, engine, reward, suite, label=handle.name, suite_digest=name, seed=context.seed
+            ):
+                yield trial.model_dump(mode="json")
+
+        key = {"suite": settings, "checkpoint": handle.manifest.fingerprint, "seed": context.seed}
+        shards = context.shards(f"shards/{handle.name}", key)
+        shards.run(problems, self.chunk, work, advance)
+        for row in shards.rows():
+            yield Trial.model_validate(row)
+
+    def _report(
+        self,
+        context: StageContext,
+        suite: Suite,
+        settings: dict[str, Any],
+        problems: Sequence[Problem],
+        results: Sequence[Evaluated],
+        checkpoints: Sequence[StageHandle],
+    ) -> dict[str, Any]:
+        from eval.compare import adjust, compare, verdict
+        from eval.suites import digest
+        from eval.summary import constant_baseline, summarise
+
+        by_name = {result.label: result for result in results}
+        pairs = _pairs(context.upstream, self.control)
+        compared = adjust([compare(by_name[a], by_name[b]) for a, b in pairs])
+        original = settings["data"]["original"]
+        revision, uncommitted = code_revision()
+        return {
+            "suite": settings | {"digest": digest(settings)},
+            "partial": len(problems) < original,
+            "problems": {"used": len(problems), "original": original},
+            "baseline": asdict(constant_baseline(problems)),
+            "checkpoints": [
+                _summary(summarise(result.trials), handle) for result, handle in zip(results, checkpoints, strict=True)
+            ],
+            "comparisons": [
+                {"roles": roles, **asdict(each), "verdict": verdict(each, seeds=1)}
+                for each, roles in zip(compared, pairs.values(), strict=True)
+            ],
+            "provenance": {
+                "quote": quote(settings, self.limit is not None and len(problems) < original),
+                "first_prompt": [dict(turn) for turn in suite.messages(problems[0])],
+                "engine": context.recipe.engine.model_dump(mode="json"),
+                "seed": context.seed,
+                "device": device(),
+                "packages": package_versions(),
+                "revision": revision,
+                "uncommitted_changes": uncommitted,
+                "checkpoints": {handle.name: handle.manifest.fingerprint for handle in checkpoints},
+            },
+        }
+
+
+def previous_of(handle: StageHandle, upstream: Sequence[StageHandle]) -> StageHandle | None:
+    """The latest checkpoint among the stages that `handle` was made from, directly or through others."""
+    by_name = {each.name: each for each in upstream}
+    ancestors: set[str] = set()
+    pending = [handle.name]
+    while pending:
+        new = [name for name in by_name[pending.pop()].manifest.inputs if name in by_name and name not in ancestors]
+        ancestors.update(new)
+        pending += new
+    line = [each for each in upstream if each.name in ancestors and each.kind in CHECKPOINT_KINDS]
+    return line[-1] if line else None
+
+
+def quote(settings: dict[str, Any], partial: bool) -> str:
+    """One line that says how a number was made."""
+    data, decoding, engine = settings["data"], settings["decoding"], settings["engine"]
+    temperature = decoding["temperature"]
+    parts = [
+        settings["name"],
+        f"{data['problems']}/{data['original']}" + (" partial" if partial else ""),
+        "greedy" if temperature == 0 else f"T={temperature}",
+        f"at most {decoding['max_new_tokens']} tokens",
+        f"{settings['reward']['name']} v{settings['reward']['version']}, strict extraction v{settings['extraction']}",
+        "n=1",
+        " ".join(str(value) for value in engine.values() if value is not None),
+    ]
+    return " · ".join(parts)
+
+
+def _pairs(upstream: Sequence[StageHandle], control: str) -> dict[tuple[str, str], list[str]]:
+    """(a, b) -> why they are compared: `previous`, `first`, `control`."""
+    pairs: dict[tuple[str, str], list[str]] = {}
+    checkpoints = [handle for handle in upstream if handle.kind in CHECKPOINT_KINDS]
+    names = {handle.name for handle in checkpoints}
+    for handle in checkpoints:
+        previous = previous_of(handle, upstream)
+        against = f"{handle.name.partition('@')[0]}@{control}"
+        for role, other in (
+            ("previous", previous.name if previous else None),
+            ("first", checkpoints[0].name),
+            ("control", against if against in names else None),
+        ):
+            if other is not None and other != handle.name:
+                pairs.setdefault((handle.name, other), []).append(role)
+    return pairs
+
+
+def _summary(summary: Summary, handle: StageHandle) -> dict[str, Any]:
+    return {"arm": handle.arm, **asdict(summary), "file": f"{handle.name}/{TRIALS_FILE}"}
+
+
+def _numbers(report: dict[str, Any]) -> dict[str, Number]:
+    numbers: dict[str, Number] = {
+        f"accuracy {each['label']}": each["accuracy"]["value"] for each in report["checkpoints"]
+    }
+    for each in report["comparisons"]:
+        numbers[f"{each['a']} minus {each['b']}"] = each["difference"]["estimate"]["value"]
+    if report["partial"]:
+        numbers["partial"] = f"{report['problems']['used']} of {report['problems']['original']} problems"
+    return numbers
