@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import operator
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 if TYPE_CHECKING:
     AnyStage = StageSettings
 else:
-    AnyStage = Annotated[tuple(stage_classes().values()), Field(discriminator="kind")]
+    AnyStage = Annotated[functools.reduce(operator.or_, stage_classes().values()), Field(discriminator="kind")]
 
 
 class Recipe(BaseModel):
@@ -36,7 +38,7 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0)
     rounds: int = Field(1, ge=1, description="how often the stages before `evaluate` are repeated")
     model: ModelSettings
-    engine: EngineSettings = TransformersSettings()
+    engine: EngineSettings = Field(default_factory=lambda: TransformersSettings.model_validate({}))
     data: dict[str, DataSettings] = Field(min_length=1)
     stages: list[AnyStage] = Field(min_length=1)
     arms: dict[Name, dict[str, Any]] = Field(

@@ -1,0 +1,223 @@
+"""The command `trivium`. Commands import what they need when they run, so that help is quick and torch-free."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipelines.plan import Selection
+    from pipelines.recipe import Recipe
+
+EXIT_MISTAKE = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Post-trains language and vision-language models to reason, on data the models make and check themselves.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+runs_app = typer.Typer(help="Look at runs.", no_args_is_help=True)
+rewards_app = typer.Typer(help="Look at rewards.", no_args_is_help=True)
+tasks_app = typer.Typer(help="Look at tasks and their problems.", no_args_is_help=True)
+app.add_typer(runs_app, name="runs")
+app.add_typer(rewards_app, name="rewards")
+app.add_typer(tasks_app, name="tasks")
+
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs are kept.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its directory.")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as stages.tune.epochs=3 engine.kind=vllm")
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone.")] = None,
+    start: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Leave out what comes before.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Leave out what comes after.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Check everything, say what would run and why, and stop.")
+    ] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Run a recipe, or go on with it. Stages that are up to date are skipped."""
+    with _one_line():
+        from pipelines.plan import Selection
+        from pipelines.recipe import load_recipe
+
+        resolved = load_recipe(recipe, overrides or [])
+        selection = Selection(only, start, until)
+        if plan:
+            _plan(resolved, runs / resolved.name, selection)
+        else:
+            _run(resolved, runs / resolved.name, selection)
+
+
+@runs_app.command("list")
+def runs_list(runs: Runs = Path("runs")) -> None:
+    """All runs."""
+    with _one_line():
+        from pipelines.store import list_runs
+        from pipelines.tables import runs_table
+
+        _print(runs_table(list_runs(runs)))
+
+
+@runs_app.command("show")
+def runs_show(run: RunName, runs: Runs = Path("runs")) -> None:
+    """Rows, times and numbers of each finished stage."""
+    with _one_line():
+        from pipelines.store import find_run
+        from pipelines.tables import number_table, run_table
+
+        found = find_run(run, runs)
+        _print(run_table(found), number_table(found))
+
+
+@runs_app.command("diff")
+def runs_diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A run.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    runs: Runs = Path("runs"),
+) -> None:
+    """Settings, rows and numbers that differ between two runs."""
+    with _one_line():
+        from pipelines.store import differences, find_run
+        from pipelines.tables import difference_table
+
+        _print(difference_table(differences(find_run(a, runs), find_run(b, runs)), a, b))
+
+
+@app.command()
+def report(run: RunName, runs: Runs = Path("runs")) -> None:
+    """Write report.html anew from whatever the run has finished."""
+    with _one_line():
+        from pipelines.report import write_report
+        from pipelines.store import find_run
+
+        typer.echo(write_report(find_run(run, runs).directory))
+
+
+@app.command()
+def doctor(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+) -> None:
+    """Check the installation: versions against the tested windows, and known faults."""
+    from pipelines.doctor import doctor as examine
+
+    raise typer.Exit(examine(repair))
+
+
+@rewards_app.command("list")
+def rewards_list() -> None:
+    """All rewards."""
+    from pipelines.tables import plain_table
+    from rewards.registry import entries
+
+    _print(plain_table(("reward", "version", ""), [(each.name, str(each.version), each.summary) for each in entries()]))
+
+
+@rewards_app.command("show")
+def rewards_show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """What a reward does."""
+    with _one_line():
+        from inspect import getdoc
+
+        from rewards.registry import entry, load
+
+        found = entry(name)
+        typer.echo(f"{found.name} (version {found.version}, {found.target})\n\n{getdoc(load(name)) or found.summary}")
+
+
+@tasks_app.command("list")
+def tasks_list() -> None:
+    """All tasks."""
+    from pipelines.tables import plain_table
+    from tasks.registry import entries
+
+    _print(plain_table(("task", ""), [(each.name, each.summary) for each in entries()]))
+
+
+@tasks_app.command("show")
+def tasks_show(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    count: Annotated[int, typer.Option("-n", min=1, help="How many problems.")] = 5,
+) -> None:
+    """The first problems of a task."""
+    with _one_line():
+        from pipelines.sections import DataSettings
+        from pipelines.tables import plain_table
+
+        problems = DataSettings(task=name).load().problems[:count]
+        rows = [(each.id, each.kind, each.question, each.answer, each.image or "") for each in problems]
+        _print(plain_table(("problem", "kind", "question", "answer", "image"), rows))
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app(prog_name="trivium")
+
+
+def _plan(recipe: Recipe, root: Path, selection: Selection) -> None:
+    from pipelines.plan import legs, plan
+    from pipelines.tables import plan_table
+
+    parts = legs(recipe, root)
+    typer.echo(f"{root}")
+    _print(plan_table(plan(parts), selection.of(parts)))
+
+
+def _run(recipe: Recipe, root: Path, selection: Selection) -> None:
+    from pipelines import runner
+    from pipelines.store import read_run
+    from pipelines.tables import number_table, run_table
+
+    runner.run(recipe, root, selection, typer.echo)
+    finished = read_run(root)
+    _print(run_table(finished), number_table(finished))
+    page = root / "report.html"
+    if page.exists():
+        typer.echo(f"report: {page}")
+
+
+def _print(*tables: object) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160  # Not 80: what reads a pipe can take long lines.
+    for table in tables:
+        console.print(table)
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turns the user's mistakes into one line and exit code 2, an interruption into a word on how to go on."""
+    from pipelines.errors import Interrupted, explain
+
+    try:
+        yield
+    except Interrupted as interruption:
+        command = shlex.join(["trivium", *sys.argv[1:]])
+        typer.echo(f"stopped {interruption}; to go on: {command}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        typer.echo(f"error: {message}", err=True)
+        raise typer.Exit(EXIT_MISTAKE) from None
+
+
+if __name__ == "__main__":
+    main()

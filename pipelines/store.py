@@ -1,0 +1,67 @@
+"""The run store: finished and unfinished runs under one directory, read back for tables and comparisons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.errors import RunError
+from pipelines.manifest import MANIFEST_FILE, Manifest
+from pipelines.runner import RECIPE_FILE
+from pipelines.source import flatten, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """One run's directory. `manifests`: stage (`seed-N/STAGE` in a run over seeds) -> manifest, in order of time."""
+
+    directory: Path
+    recipe: dict[str, Any]
+    manifests: dict[str, Manifest]
+
+
+def read_run(directory: Path) -> StoredRun:
+    """Reads a run. Raises `RunError` where the directory holds none."""
+    path = directory / RECIPE_FILE
+    if not path.is_file():
+        raise RunError(f"{directory}: holds no run (no {RECIPE_FILE})")
+    found = []
+    for each in sorted([*directory.glob(f"*/{MANIFEST_FILE}"), *directory.glob(f"seed-*/*/{MANIFEST_FILE}")]):
+        manifest = Manifest.read(each.parent)
+        if manifest is not None:
+            found.append((str(each.parent.relative_to(directory)), manifest))
+    found.sort(key=lambda item: item[1].started)
+    return StoredRun(directory, yaml.safe_load(path.read_text(encoding="utf-8")), dict(found))
+
+
+def find_run(run: str, runs: Path) -> StoredRun:
+    """The run of that path, or of that name under `runs`. Raises `RunError` with the nearest name."""
+    for directory in (runs / run, Path(run)):
+        if (directory / RECIPE_FILE).is_file():
+            return read_run(directory)
+    names = [path.parent.name for path in runs.glob(f"*/{RECIPE_FILE}")]
+    raise RunError(f"no run `{run}` in {runs}{nearest(run, names)}")
+
+
+def list_runs(runs: Path) -> list[StoredRun]:
+    """All runs under a directory, by name."""
+    return [read_run(path.parent) for path in sorted(runs.glob(f"*/{RECIPE_FILE}"))]
+
+
+def differences(a: StoredRun, b: StoredRun) -> list[tuple[str, Any, Any]]:
+    """(key, value in a, value in b) for settings, rows and numbers that differ; None where one run has none."""
+    left, right = _comparable(a), _comparable(b)
+    keys = [*left, *(key for key in right if key not in left)]
+    return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
+
+
+def _comparable(run: StoredRun) -> dict[str, Any]:
+    flat = flatten(run.recipe, "recipe")
+    for stage, manifest in run.manifests.items():
+        flat[f"{stage}: rows in"], flat[f"{stage}: rows out"] = manifest.rows_in, manifest.rows_out
+        flat |= {f"{stage}: dropped, {reason}": count for reason, count in manifest.dropped.items()}
+        flat |= {f"{stage}: {name}": value for name, value in manifest.numbers.items()}
+    return flat
