@@ -1,0 +1,233 @@
+"""Supervised fine-tuning on prompt–completion examples, with TRL's SFTTrainer; loss on the completion alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engines.base import Message
+
+# Set by Trivium itself; a recipe's `trl:` mapping may not touch them.
+OWNED_KEYS = frozenset(
+    {
+        "output_dir",
+        "seed",
+        "data_seed",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "learning_rate",
+        "num_train_epochs",
+        "max_steps",
+        "completion_only_loss",
+        "assistant_only_loss",
+        "max_length",
+        "bf16",
+        "fp16",
+        "save_strategy",
+        "save_steps",
+        "save_total_limit",
+        "overwrite_output_dir",
+        "remove_unused_columns",
+        "report_to",
+        "use_cpu",
+    }
+)
+_VISION = r".*\b(visual|vision_tower|vision_model)\b.*"
+_COMPLETE = "complete"
+
+
+class LoraSettings(BaseModel):
+    """Low-rank adapters on the language model's linear layers; the vision encoder stays as it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    r: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str = "all-linear"
+
+
+class SftSettings(BaseModel):
+    """How a training stage trains."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: float = Field(1.0, gt=0)
+    steps: int | None = Field(None, ge=1, description="optimiser steps; overrides epochs")
+    batch_size: int = Field(64, ge=1, description="examples in one optimiser step")
+    accumulate: int = Field(1, ge=1, description="forward passes that one step is split into")
+    learning_rate: float = Field(2e-5, gt=0)
+    freeze_vision: bool = False
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the forward pass; auto: bfloat16 where the hardware multiplies it faster"
+    )
+    lora: LoraSettings | None = None
+    save_every: int = Field(500, ge=1, description="steps between the points from which a stopped stage resumes")
+    trl: dict[str, Any] = Field(default_factory=dict, description="further options of TRL's SFTConfig")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training example: `messages` end with a user turn, `completion` is the target. `image` is a path."""
+
+    messages: Sequence[Message]
+    completion: str
+    image: str | None
+
+
+def bfloat16_is_faster() -> bool:
+    """True on a GPU that computes in bfloat16 and on a CPU that multiplies it in hardware."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def fine_tune(
+    examples: Sequence[Example],
+    checkpoint: str,
+    directory: Path,
+    settings: SftSettings,
+    seed: int,
+    *,
+    trust_remote_code: bool = False,
+    on_log: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float | int]:
+    """Trains `checkpoint` on `examples` and writes the result to `directory / "checkpoint"`.
+
+    With `settings.lora` the result is a PEFT adapter directory; an adapter given as `checkpoint` is trained further.
+    A stopped call resumes from its last saved point when called again with the same arguments, and ends with the same
+    weights. `should_stop` is asked after every step; a stop saves first and raises `KeyboardInterrupt`.
+    """
+    import torch
+    from trl import SFTConfig
+
+    from engines.checkpoint import load_model, load_processor
+
+    if not examples:
+        raise ValueError("there is nothing to train on: no examples")
+    processor = load_processor(checkpoint, trust_remote_code=trust_remote_code)
+    model = load_model(checkpoint, dtype="float32", trust_remote_code=trust_remote_code, merge=False)
+    _set_trainable(model, settings)
+    bf16 = settings.precision == "bfloat16" or (settings.precision == "auto" and bfloat16_is_faster())
+    saves = directory / "trainer"
+    config = SFTConfig(
+        output_dir=str(saves),
+        seed=seed,
+        data_seed=seed,
+        per_device_train_batch_size=math.ceil(settings.batch_size / settings.accumulate),
+        gradient_accumulation_steps=settings.accumulate,
+        learning_rate=settings.learning_rate,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.steps or -1,
+        completion_only_loss=True,
+        max_length=None,  # a cut could fall inside an image's tokens
+        bf16=bf16,
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        save_total_limit=1,
+        report_to=[],
+        **({"lr_scheduler_type": "cosine", "warmup_steps": 0.03, "gradient_checkpointing": False} | settings.trl),
+    )
+    trainer = _trainer(model, config, examples, processor, settings, on_log, should_stop)
+    trainer.train(resume_from_checkpoint=_last_save(saves))
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise KeyboardInterrupt
+    target = directory / "checkpoint"
+    trainer.save_model(str(target))
+    processor.save_pretrained(str(target))
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    return {"steps": trainer.state.global_step, "examples": len(examples), "loss": losses[-1] if losses else math.nan}
+
+
+def _set_trainable(model: Any, settings: SftSettings) -> None:
+    import re
+
+    if settings.freeze_vision:
+        for name, parameter in model.named_parameters():
+            # The projector between the two is trained, as in the paper (section 4.1).
+            if re.fullmatch(_VISION, name) and ".merger." not in name:
+                parameter.requires_grad_(False)
+
+
+def _trainer(
+    model: Any,
+    config: Any,
+    examples: Sequence[Example],
+    processor: Any,
+    settings: SftSettings,
+    on_log: Callable[[Mapping[str, Any]], None],
+    should_stop: Callable[[], bool],
+) -> Any:
+    from peft import LoraConfig, PeftModel
+    from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+    from trl import SFTTrainer
+
+    class _Watch(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            on_log({"step": state.global_step, "steps": state.max_steps, **(logs or {})})
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if should_stop() and state.global_step < state.max_steps:
+                control.should_save = control.should_training_stop = True
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            # Written last: a save without it was cut short and is not resumed from.
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+
+    lora = None
+    if settings.lora and not isinstance(model, PeftModel):
+        lora = LoraConfig(
+            r=settings.lora.r,
+            lora_alpha=settings.lora.alpha,
+            lora_dropout=settings.lora.dropout,
+            target_modules=settings.lora.target_modules,
+            exclude_modules=_VISION,
+            task_type="CAUSAL_LM",
+        )
+    trainer = SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=_dataset(examples),
+        processing_class=processor,
+        peft_config=lora,
+        callbacks=[_Watch()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def _dataset(examples: Sequence[Example]) -> Any:
+    """Conversational prompt–completion rows whose images are opened when a batch is made."""
+    from datasets import Dataset
+
+    from engines.rendering import open_image
+
+    rows: dict[str, list[Any]] = {
+        "prompt": [[dict(m) for m in e.messages] for e in examples],
+        "completion": [[{"role": "assistant", "content": e.completion}] for e in examples],
+    }
+    dataset = Dataset.from_dict(rows | {"images": [[e.image] if e.image else [] for e in examples]})
+    if not any(e.image for e in examples):
+        return dataset.remove_columns("images")
+
+    def opened(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {**batch, "images": [[open_image(path) for path in paths] for paths in batch["images"]]}
+
+    return dataset.with_transform(opened)
+
+
+def _last_save(saves: Path) -> str | None:
+    whole = [path.parent for path in saves.glob(f"checkpoint-*/{_COMPLETE}")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
