@@ -21,7 +21,9 @@ def base_of(path: Path) -> str:
     """The base model that an adapter directory names."""
     name = json.loads((path / _ADAPTER).read_text()).get("base_model_name_or_path")
     if not name:
-        raise EngineError(f"{path / _ADAPTER}: names no base_model_name_or_path; add the base the adapter was trained on")
+        raise EngineError(
+            f"{path / _ADAPTER}: names no base_model_name_or_path; add the base the adapter was trained on"
+        )
     return str(name)
 
 

@@ -72,10 +72,14 @@ class Renderer:
         """What the assistant would have written to answer `target`: its text and the end of its turn."""
         turns = with_image(messages) if image else [dict(message) for message in messages]
         content: Any = [{"type": "text", "text": target}] if image else target
-        whole = str(self.processor.apply_chat_template([*turns, {"role": "assistant", "content": content}], tokenize=False))
+        whole = str(
+            self.processor.apply_chat_template([*turns, {"role": "assistant", "content": content}], tokenize=False)
+        )
         prompt = self.prompt_text(messages, image)
         if not whole.startswith(prompt):
-            raise EngineError("the chat template rewrites earlier turns once the assistant has answered; it cannot be scored")
+            raise EngineError(
+                "the chat template rewrites earlier turns once the assistant has answered; it cannot be scored"
+            )
         text = whole[len(prompt) :]
         # Templates put a newline after the end of a turn; no model is asked to write it.
         head, end, _ = text.rpartition(self._eos)

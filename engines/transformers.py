@@ -104,14 +104,18 @@ class TransformersEngine:
     def _batches(self, order: list[int], requests: Sequence[_Item]) -> Iterator[list[int]]:
         batch: list[int] = []
         for i in order:
-            if batch and (len(batch) == self._batch_size or (requests[batch[0]].image is None) != (requests[i].image is None)):
+            if batch and (
+                len(batch) == self._batch_size or (requests[batch[0]].image is None) != (requests[i].image is None)
+            ):
                 yield batch
                 batch = []
             batch.append(i)
         if batch:
             yield batch
 
-    def _inputs(self, requests: Sequence[_Item], texts: Sequence[str]) -> tuple[dict[str, Any], list[int], dict[int, str]]:
+    def _inputs(
+        self, requests: Sequence[_Item], texts: Sequence[str]
+    ) -> tuple[dict[str, Any], list[int], dict[int, str]]:
         """Left-padded model inputs of the readable rows, their indices, and the errors of the others."""
         rows, images, errors = [], [], {}
         for i, request in enumerate(requests):

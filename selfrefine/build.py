@@ -83,7 +83,9 @@ def _tokenizer(spec: BuildSpec, texts: Iterable[str]) -> PreTrainedTokenizerFast
         show_progress=False,
     )
     core.train_from_iterator(itertools.chain(texts, ["system\n", "user\n", "assistant\n"]), trainer)
-    extra = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"} if spec.architecture == "qwen2_5_vl" else {}
+    extra = (
+        {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"} if spec.architecture == "qwen2_5_vl" else {}
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=_PAD,

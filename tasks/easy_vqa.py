@@ -7,7 +7,6 @@ number, so that choices can be made without looking at `test`.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import re
@@ -15,6 +14,7 @@ from collections import defaultdict
 from functools import lru_cache
 from pathlib import Path
 
+from tasks.draw import uniform
 from tasks.problem import Picture, Problem, Rows, TaskError
 
 SPLITS = ("train", "validation", "test")
@@ -105,8 +105,7 @@ def _possible() -> dict[str, tuple[frozenset[str], frozenset[str]]]:
 
 
 def _held_out(image: int) -> bool:
-    digest = hashlib.sha256(f"easy-vqa validation {image}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < _VALIDATION_SHARE * 2**64
+    return uniform("easy-vqa validation", image) < _VALIDATION_SHARE
 
 
 @lru_cache(1)

@@ -1,0 +1,73 @@
+"""Tasks by name, loaded when asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.problem import Picture, Problem, Rows, TaskError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A task: its name, the module whose `load(split, …)` makes its rows, and a line about it."""
+
+    name: str
+    module: str
+    about: str
+
+
+_ENTRIES = (
+    Entry("easy-vqa", "tasks.easy_vqa", "5,000 drawn shapes, 48,248 questions, 13 answers; in the package easy-vqa"),
+    Entry("images", "tasks.images", "a folder of images without questions (folder: PATH)"),
+    Entry("table", "tasks.table", "rows of a hub dataset or a local file (source: NAME or PATH, columns: …)"),
+)
+
+
+def entries() -> Sequence[Entry]:
+    """All tasks, by name."""
+    return sorted(_ENTRIES, key=lambda entry: entry.name)
+
+
+def entry(name: str) -> Entry:
+    """The task of this name. Raises `TaskError` with the nearest name."""
+    found = {each.name: each for each in _ENTRIES}
+    if name not in found:
+        near = difflib.get_close_matches(name, found, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(found))}"
+        raise TaskError(f"no task is called {name!r}{hint}")
+    return found[name]
+
+
+def load(task: str, split: str = "train", skip: int = 0, take: int | None = None, **options: Any) -> Rows:
+    """The rows of a task's split, cut to a slice. Raises `TaskError`.
+
+    The slice counts images where the task has images, else problems: the questions of one image stay together. Images
+    come in an order that the task fixes, so that `take: 400` and `skip: 400` part a split in two.
+    """
+    module = importlib.import_module(entry(task).module)
+    try:
+        rows: Rows = module.load(split, **options)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error) and "required" not in str(error):
+            raise
+        raise TaskError(f"task {task}: {str(error).partition(') ')[2] or error}") from error
+    return _cut(rows, skip, take, f"{task}, split {split}")
+
+
+def _cut(rows: Rows, skip: int, take: int | None, what: str) -> Rows:
+    units: Sequence[Picture] | Sequence[Problem] = rows.pictures or rows.problems
+    if skip + (take or 1) > len(units):
+        wanted = f"skip {skip}" + (f" and take {take}" if take else "")
+        raise TaskError(
+            f"{what}: {wanted} asks for more than its {len(units)} {'images' if rows.pictures else 'problems'}"
+        )
+    end = None if take is None else skip + take
+    if not rows.pictures:
+        return Rows(rows.problems[skip:end], (), rows.dropped)
+    pictures = rows.pictures[skip:end]
+    wanted_ids = {picture.id for picture in pictures}
+    return Rows([p for p in rows.problems if p.cluster in wanted_ids], pictures, rows.dropped)

@@ -1,0 +1,122 @@
+"""Problems from a table: a dataset on the hub, a saved dataset, or a local JSONL, JSON, CSV or Parquet file."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tasks.images import problem_with
+from tasks.problem import Picture, Problem, Rows, TaskError
+
+_FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+FIELDS = ("question", "answer", "image", "id", "kind", "conversations")
+
+
+def load(
+    split: str,
+    source: str,
+    columns: Mapping[str, str] | None = None,
+    images: str | None = None,
+    subset: str | None = None,
+) -> Rows:
+    """The rows of `source` as problems, and their images.
+
+    `columns` maps our fields (`question`, `answer`, `image`, `id`, `kind`, or `conversations` for LLaVA-style turns,
+    of which the first exchange is taken) to the table's; a field keeps its own name unless mapped. `images` is the
+    folder that image paths are relative to. Rows that cannot be used are counted by reason. Raises `TaskError`.
+    """
+    names = {field: field for field in FIELDS} | dict(columns or {})
+    if unknown := set(names) - set(FIELDS):
+        raise TaskError(f"{source}: columns maps {sorted(unknown)}, which are none of {', '.join(FIELDS)}")
+    table = _open(split, source, subset)
+    present = set(table.column_names)
+    for field, column in (columns or {}).items():
+        if column not in present:
+            raise TaskError(f"{source}: no column {column!r} for {field}; it has {', '.join(sorted(present))}")
+    if names["image"] not in present and not {names["question"], names["conversations"]} & present:
+        raise TaskError(f"{source}: neither a question nor an image column; it has {', '.join(sorted(present))}")
+    dropped: Counter[str] = Counter()
+    problems = list(_problems(table, names, Path(images).expanduser() if images else None, source, dropped))
+    pictures = {p.cluster: Picture(p.cluster, p.image) for p in problems if p.image}
+    if not problems:
+        raise TaskError(
+            f"{source}: no usable row ({', '.join(f'{n} {r}' for r, n in sorted(dropped.items())) or 'empty'})"
+        )
+    asked = [p for p in problems if p.question and p.answer]
+    return Rows(asked, tuple(pictures.values()), tuple(sorted(dropped.items())))
+
+
+def _open(split: str, source: str, subset: str | None) -> Any:
+    import datasets
+
+    path = Path(source).expanduser()
+    try:
+        if path.is_file():
+            if path.suffix not in _FORMATS:
+                raise TaskError(f"{source}: not one of {', '.join(sorted(_FORMATS))}")
+            return datasets.load_dataset(_FORMATS[path.suffix], data_files=str(path), split="train")
+        if path.is_dir() and ((path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()):
+            loaded = datasets.load_from_disk(str(path))
+            return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+        if source.startswith((".", "/", "~")):
+            raise TaskError(f"{source}: no such file or saved dataset")
+        return datasets.load_dataset(source, subset, split=split)
+    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetGenerationError) as error:
+        if isinstance(error, TaskError):
+            raise
+        raise TaskError(
+            f"{source}, split {split}: cannot be read ({str(error).strip().splitlines()[0][:200]})"
+        ) from error
+
+
+def _problems(
+    table: Any, names: Mapping[str, str], images: Path | None, source: str, dropped: Counter[str]
+) -> Iterator[Problem]:
+    for number, row in enumerate(table):
+        question, answer = _texts(row, names)
+        image, image_id, reason = _image(row.get(names["image"]), images)
+        if reason:
+            dropped[reason] += 1
+            continue
+        if not image and not (question and answer):
+            dropped["empty"] += 1
+            continue
+        identity = str(row.get(names["id"]) if row.get(names["id"]) is not None else number)
+        yield Problem(identity, question, answer, image, image_id or identity, str(row.get(names["kind"]) or ""))
+
+
+def _texts(row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, str]:
+    turns = row.get(names["conversations"])
+    if turns:
+        said = [str(turn.get("value", turn.get("content", ""))).replace("<image>", "").strip() for turn in turns]
+        return (said[0], said[1]) if len(said) > 1 else (said[0], "")
+    return str(row.get(names["question"]) or "").strip(), str(row.get(names["answer"]) or "").strip()
+
+
+def _image(value: Any, folder: Path | None) -> tuple[str | None, str, str | None]:
+    """(path, id, reason it cannot be used). An image inside the table is kept as a file in the datasets cache."""
+    if value is None:
+        return None, "", None
+    if isinstance(value, Image.Image):
+        buffer = io.BytesIO()
+        value.save(buffer, "PNG")
+        digest = sha256(buffer.getvalue()).hexdigest()
+        import datasets
+
+        path = Path(datasets.config.HF_DATASETS_CACHE) / "trivium-images" / f"{digest}.png"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".part")
+            partial.write_bytes(buffer.getvalue())
+            partial.replace(path)
+        return str(path), digest[:16], None
+    path = (folder / str(value)) if folder else Path(str(value))
+    if not path.is_file():
+        return None, "", "missing_image"
+    return str(path.resolve()), str(value), problem_with(path)
