@@ -1,0 +1,119 @@
+"""A run that is killed, interrupted or starved goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CHILD = Path(__file__).with_name("child.py")
+Take = Callable[[Path], dict[str, Any]]
+
+
+def write_recipe(directory: Path, **grow: Any) -> Path:
+    path = directory / "recipe.yaml"
+    recipe = {
+        "name": "toy",
+        "model": {"build": {}},
+        "data": {"field": {"task": "easy-vqa"}},
+        "stages": [{"kind": "sow", "count": 10}, {"kind": "grow", **grow}, {"kind": "tally"}],
+        "arms": {"sparse": {"grow.select.every": 5}},
+    }
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+@pytest.mark.parametrize("fault", ["kill before", "kill after", "full disk"])
+def test_fault_at_every_write(fault: str, children: Any, snapshot: Take, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    recipe = write_recipe(tmp_path, diary=str(diary))
+    undisturbed = children.trivium("run", recipe, "--runs", tmp_path / "whole")
+    assert undisturbed.code == 0, undisturbed.text
+    expected = snapshot(tmp_path / "whole")
+    chunks = Counter(diary.read_text().splitlines())
+    assert set(chunks.values()) == {1}
+    # recipe.yaml; attempt, outputs and manifest of four stages; key, 3 shards and settled metrics of the two that grow.
+    assert undisturbed.writes >= 1 + 4 * 3 + 2 * 5
+
+    for at in range(1, undisturbed.writes + 1):
+        runs = tmp_path / f"{at}"
+        diary.unlink()
+        struck = children.trivium("run", recipe, "--runs", runs, fault=fault, at=at)
+        assert struck.code == (2 if fault == "full disk" else -signal.SIGKILL), (at, struck.text)
+        if fault == "full disk":
+            assert "the disk is full" in struck.text and "run the same command again" in struck.text
+        resumed = children.trivium("run", recipe, "--runs", runs)
+        assert resumed.code == 0, (at, resumed.text)
+        assert snapshot(runs) == expected, at
+        done = Counter(diary.read_text().splitlines())
+        assert done.keys() == chunks.keys()
+        assert sum(done.values()) <= sum(chunks.values()) + 1, (at, done)
+
+
+def test_ctrl_c_finishes_the_batch_then_the_command_goes_on(children: Any, snapshot: Take, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, seconds=0.4)
+    child = start("run", recipe, "--runs", tmp_path / "runs")
+    first = tmp_path / "runs/toy/grow/measured/000000.jsonl"
+    wait_for(first.exists)
+    child.send_signal(signal.SIGINT)
+    _, complaint = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert f"to go on: trivium run {recipe} --runs {tmp_path / 'runs'}" in complaint
+    shards = sorted(path.name for path in first.parent.glob("*.jsonl"))
+    assert 1 <= len(shards) < 3, "it stopped between two batches"
+    assert not (first.parent.parent / "manifest.json").exists()
+    resumed = children.trivium("run", recipe, "--runs", tmp_path / "runs")
+    assert resumed.code == 0 and "grow: goes on after an interruption" in resumed.text
+    children.trivium("run", recipe, "--runs", tmp_path / "whole")
+    assert snapshot(tmp_path / "runs") == snapshot(tmp_path / "whole")
+
+
+def test_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    child = start("run", write_recipe(tmp_path, seconds=60), "--runs", tmp_path / "runs")
+    wait_for((tmp_path / "runs/toy/grow/measured/key.json").exists)
+    time.sleep(0.2)
+    child.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(0.5)
+    asked = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    assert child.wait(timeout=10) == -signal.SIGINT
+    assert time.monotonic() - asked < 5
+
+
+def test_two_runs_on_one_directory(children: Any, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, seconds=60)
+    child = start("run", recipe, "--runs", tmp_path / "runs")
+    wait_for((tmp_path / "runs/toy/grow/measured/key.json").exists)
+    refused = children.trivium("run", recipe, "--runs", tmp_path / "runs")
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert refused.code == 2
+    assert f"process {child.pid}" in refused.text
+    for way_out in ("wait for it", "stop it", "--runs DIR"):
+        assert way_out in refused.text
+    planned = children.trivium("run", recipe, "--runs", tmp_path / "runs", "--plan")
+    assert planned.code == 0
+    freed = children.trivium("run", recipe, "stages.grow.seconds=0", "--runs", tmp_path / "runs")
+    assert freed.code == 0, "a dead process holds no lock"
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(CHILD), "run", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
