@@ -167,6 +167,8 @@ class VllmEngine:
 
         Only a few batches are in the engine at once: its queue holds decoded images.
         """
+        from vllm.exceptions import VLLMClientError
+
         llm = self._open()
         waiting = iter(grouped_by_image(requests))
         running: dict[str, tuple[int, str]] = {}  # the id in vLLM's outputs → our index, and its id for aborting
@@ -178,7 +180,7 @@ class VllmEngine:
                     try:
                         internal = self._enqueue(llm, requests[i], *enqueue(requests[i]))
                         running[internal.partition("-")[0]] = (i, internal)
-                    except (EngineError, ValueError) as error:
+                    except (EngineError, VLLMClientError, ValueError) as error:
                         done[i] = fail(requests[i], str(error).strip().partition("\n")[0])
                 for output in llm.llm_engine.step() if running else ():
                     if output.finished:
@@ -233,6 +235,7 @@ def _start(settings: VllmSettings, source: str, dtype: str, config: Any, load_fo
         os.environ.setdefault(name, value)
     try:
         import vllm
+        from vllm.exceptions import VLLMError
     except ModuleNotFoundError as error:
         if error.name != "vllm":
             raise EngineError(f"vLLM is installed but lacks {error.name}; run: trivium doctor --repair") from error
@@ -242,7 +245,12 @@ def _start(settings: VllmSettings, source: str, dtype: str, config: Any, load_fo
         raise EngineError(f"vLLM cannot be imported ({error}); run: trivium doctor --repair") from error
     memory: dict[str, Any] = {"gpu_memory_utilization": settings.gpu_memory_utilization}
     if not gpu:
-        memory = {"kv_cache_memory_bytes": settings.cpu_kv_cache_gib * 2**30, "enforce_eager": True}
+        # A prefix is shared in whole blocks. The default of 128 tokens is more than many a prompt with a small image.
+        memory = {
+            "kv_cache_memory_bytes": settings.cpu_kv_cache_gib * 2**30,
+            "block_size": 32,
+            "enforce_eager": True,
+        }
     try:
         return vllm.LLM(
             model=source,
@@ -256,5 +264,5 @@ def _start(settings: VllmSettings, source: str, dtype: str, config: Any, load_fo
             load_format=load_format,
             **memory,
         )
-    except (ValueError, RuntimeError, LookupError, OSError, ImportError) as error:
+    except (ValueError, RuntimeError, LookupError, OSError, ImportError, VLLMError) as error:
         raise EngineError(f"vLLM could not start with {source}: {str(error).strip().partition(chr(10))[0]}") from error

@@ -1,0 +1,69 @@
+"""A tiny vision-language model, images and questions about them, shared by the tests of the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engines.base import Decoding, Request, ScoreRequest
+from selfrefine.build import BuildSpec, build_vlm
+
+TARGETS = ("red circle", "a blue square", "yes", "no, it is a green triangle")
+QUESTIONS = ("what color is the shape?", "which shape is in the image?", "is there a red circle?", "describe it")
+
+
+@pytest.fixture(scope="session")
+def make_vlm(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Builds a checkpoint of the named architecture, once each. Head size 32 is the least that vLLM runs on a CPU."""
+    made: dict[tuple[str, bool], Path] = {}
+
+    def make(architecture: str = "qwen2_5_vl", tied: bool = True) -> Path:
+        key = (architecture, tied)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp(architecture)
+            spec = BuildSpec(
+                architecture=architecture,
+                hidden_size=64,
+                layers=2,
+                heads=2,
+                kv_heads=1,
+                vocab_size=400,
+                max_length=512,
+                tie_word_embeddings=tied,
+            )
+            build_vlm(spec, [*QUESTIONS, *TARGETS], made[key], seed=0)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    paths = [folder / f"{i}.png" for i in range(3)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    return [str(path) for path in paths]
+
+
+@pytest.fixture(scope="session")
+def requests_(images: list[str]) -> list[Request]:
+    """Questions with the images interleaved, so that an engine that groups them has an order to restore; some blind."""
+    return [
+        Request(f"r{i}", [{"role": "user", "content": question}], image, Decoding(12))
+        for i, (question, image) in enumerate((q, im) for q in QUESTIONS for im in (*images, None))
+    ]
+
+
+@pytest.fixture(scope="session")
+def score_requests(images: list[str]) -> list[ScoreRequest]:
+    pairs = [(t, im) for t in TARGETS for im in (*images, None)]
+    return [
+        ScoreRequest(f"s{i}", [{"role": "user", "content": QUESTIONS[i % 4]}], target, image)
+        for i, (target, image) in enumerate(pairs)
+    ]
