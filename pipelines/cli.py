@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -121,10 +121,9 @@ def doctor(
 @rewards_app.command("list")
 def rewards_list() -> None:
     """All rewards."""
-    from pipelines.tables import plain_table
     from rewards.registry import entries
 
-    _print(plain_table(("reward", "version", ""), [(each.name, str(each.version), each.summary) for each in entries()]))
+    _echo_columns([(each.name, f"version {each.version}", each.summary) for each in entries()])
 
 
 @rewards_app.command("show")
@@ -142,25 +141,37 @@ def rewards_show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
 @tasks_app.command("list")
 def tasks_list() -> None:
     """All tasks."""
-    from pipelines.tables import plain_table
     from tasks.registry import entries
 
-    _print(plain_table(("task", ""), [(each.name, each.summary) for each in entries()]))
+    _echo_columns([(each.name, each.summary) for each in entries()])
 
 
 @tasks_app.command("show")
 def tasks_show(
     name: Annotated[str, typer.Argument(metavar="NAME")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the task, such as folder=photos")
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="Which part.")] = "train",
     count: Annotated[int, typer.Option("-n", min=1, help="How many problems.")] = 5,
 ) -> None:
     """The first problems of a task."""
     with _one_line():
-        from pipelines.sections import DataSettings
         from pipelines.tables import plain_table
+        from tasks.registry import entry, load
 
-        problems = DataSettings(task=name).load().problems[:count]
-        rows = [(each.id, each.kind, each.question, each.answer, each.image or "") for each in problems]
-        _print(plain_table(("problem", "kind", "question", "answer", "image"), rows))
+        about = entry(name)
+        typer.echo(f"{about.name}: {about.summary}")
+        options = _options(overrides or [])
+        rows = load(name, split, **options)
+        asked = [(each.id, each.kind, each.question, each.answer, each.image or "") for each in rows.problems[:count]]
+        shown = [(each.id, each.path) for each in rows.pictures[:count]]
+        header = ("problem", "kind", "question", "answer", "image") if asked else ("picture", "path")
+        _print(plain_table(header, asked or shown))
+        typer.echo(
+            f"{len(rows.problems)} problems, {len(rows.pictures)} images"
+            + "".join(f", {number} left out: {reason}" for reason, number in rows.dropped)
+        )
 
 
 def main() -> None:
@@ -188,6 +199,19 @@ def _run(recipe: Recipe, root: Path, selection: Selection) -> None:
     page = root / "report.html"
     if page.exists():
         typer.echo(f"report: {page}")
+
+
+def _options(assignments: Sequence[str]) -> dict[str, Any]:
+    from pipelines.source import parse_assignment
+
+    return {".".join(keys): value for keys, value in map(parse_assignment, assignments)}
+
+
+def _echo_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Aligned text without a table's imports, for the commands that have to be quick."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print(*tables: object) -> None:

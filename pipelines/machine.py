@@ -6,6 +6,7 @@ import platform
 import resource
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -17,6 +18,7 @@ PACKAGES = (
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
+@cache
 def package_versions() -> dict[str, str]:
     """Name -> version of the installed ones of `PACKAGES`, and of Python."""
     versions = {"python": platform.python_version()}
@@ -28,6 +30,7 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+@cache
 def code_revision() -> tuple[str | None, bool | None]:
     """The commit of the checkout that this code lies in and whether tracked files differ from it; None outside one."""
     here = Path(__file__).resolve().parent

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import importlib
+import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engines.settings import EngineSettings
+from pipelines.source import nearest
 from selfrefine.build import BuildSpec
+from tasks.registry import entry
 
 if TYPE_CHECKING:
     from tasks.problem import Rows
@@ -52,6 +55,20 @@ class DataSettings(BaseModel):
     skip: int = Field(0, ge=0, description="leave out the first so many")
     take: int | None = Field(None, ge=1, description="then take so many; all that are left unless given")
 
+    @model_validator(mode="after")
+    def _known_to_the_task(self) -> DataSettings:
+        # TaskError is a ValueError, so an unknown task is a line of the recipe's errors like any other.
+        parameters = inspect.signature(importlib.import_module(entry(self.task).module).load).parameters
+        known = {*parameters, "skip", "take"} - {"split"}
+        options = self.model_extra or {}
+        for key in options:
+            if key not in known:
+                raise ValueError(f"`{key}` is no key of task {self.task}{nearest(key, known)}")
+        for name, parameter in parameters.items():
+            if parameter.default is parameter.empty and name != "split" and name not in options:
+                raise ValueError(f"task {self.task} needs `{name}`")
+        return self
+
     def load(self) -> Rows:
         """The rows. Raises `TaskError`."""
         from tasks.registry import load
@@ -60,9 +77,10 @@ class DataSettings(BaseModel):
 
     def files(self) -> dict[str, str]:
         """Fingerprints of the local files and directories it names."""
-        extra: Mapping[str, Any] = self.model_extra or {}
-        paths = {key: Path(value) for key, value in extra.items() if isinstance(value, str) and "/" in value}
-        return {key: fingerprint(path) for key, path in paths.items() if path.exists()}
+        texts = {
+            key: Path(value).expanduser() for key, value in (self.model_extra or {}).items() if isinstance(value, str)
+        }
+        return {key: fingerprint(path) for key, path in texts.items() if path.exists()}
 
 
 def engine_fields(kind: str) -> frozenset[str]:

@@ -33,7 +33,7 @@ class Source:
         self.data = data
         self.name = name
         self._lines = lines or {}
-        self._overridden: dict[Keys, str] = {}
+        self._overridden: set[Keys] = set()
 
     @classmethod
     def read(cls, path: Path) -> Source:
@@ -67,12 +67,11 @@ class Source:
     def override(self, assignments: Iterable[str]) -> Source:
         """A copy with `key=value` applied, values read as YAML; stages go by name: `stages.tune.epochs=3`."""
         changed = Source(copy.deepcopy(self.data), self.name, self._lines)
-        changed._overridden = dict(self._overridden)
-        parsed = [_parse(assignment) for assignment in assignments]
+        changed._overridden = set(self._overridden)
+        parsed = [(*parse_assignment(text), text) for text in assignments]
         # `engine.kind` goes first: it drops what speaks of the other engine, but not what this command says of the new.
         for keys, value, text in sorted(parsed, key=lambda each: each[0] != ["engine", "kind"]):
-            place = assign(changed.data, keys, value, f"`{text}`")
-            changed._overridden[place] = text
+            changed._overridden.add(assign(changed.data, keys, value, f"`{text}`"))
         return changed
 
     def where(self, keys: Sequence[str | int]) -> str:
@@ -131,32 +130,31 @@ def nearest(word: str, among: Iterable[str]) -> str:
     return f"; there are: {', '.join(names)}" if names else ""
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys; list elements by their number."""
-    if isinstance(value, dict) and value:
-        items = value.items()
-    elif isinstance(value, list) and any(isinstance(each, dict | list) for each in value):
-        items = {
-            each.get("name") or each.get("kind") or n if isinstance(each, dict) else n: each
-            for n, each in enumerate(value)
-        }.items()
-    else:
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, each in items:
-        flat |= flatten(each, f"{prefix}.{key}" if prefix else str(key))
-    return flat
-
-
-def _parse(text: str) -> tuple[list[str], Any, str]:
+def parse_assignment(text: str) -> tuple[list[str], Any]:
+    """`a.b=VALUE` as the keys and the value, read as YAML. Raises `RecipeError`."""
     key, equals, value = text.partition("=")
     keys = key.strip().split(".")
     if not equals or not all(keys):
-        raise RecipeError(f"`{text}`: an override is written key=value, such as stages.tune.epochs=3")
+        raise RecipeError(f"`{text}`: write key=value, such as stages.tune.epochs=3")
     try:
-        return keys, yaml.load(value, _Loader), text
+        return keys, yaml.load(value, _Loader)
     except yaml.YAMLError:
         raise RecipeError(f"`{text}`: the value is no valid YAML; put quotes around it") from None
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; elements of lists of mappings go by their name or kind."""
+    inner: dict[str, Any] = {}
+    if isinstance(value, dict):
+        inner = value
+    elif isinstance(value, list) and any(isinstance(each, dict) for each in value):
+        inner = {spell(value, [number]): each for number, each in enumerate(value)}
+    if not inner:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, each in inner.items():
+        flat |= flatten(each, f"{prefix}.{key}" if prefix else str(key))
+    return flat
 
 
 def _position(elements: list[Any], key: str, what: str) -> int:

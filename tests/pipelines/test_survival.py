@@ -60,7 +60,7 @@ def test_fault_at_every_write(fault: str, children: Any, snapshot: Take, tmp_pat
 
 
 def test_ctrl_c_finishes_the_batch_then_the_command_goes_on(children: Any, snapshot: Take, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, seconds=0.4)
+    recipe = write_recipe(tmp_path, seconds=0.2)
     child = start("run", recipe, "--runs", tmp_path / "runs")
     first = tmp_path / "runs/toy/grow/measured/000000.jsonl"
     wait_for(first.exists)
