@@ -123,10 +123,10 @@ def verdict(comparison: Comparison, seeds: int) -> str:
         detectable = comparison.difference.detectable
         size = "" if detectable is None else f" (smallest detectable effect {100 * detectable:.1f} points)"
         return f"no difference shown at this size{size}"
-    direction = "above" if low > 0 else "below"
     if seeds < SEEDS_FOR_A_CLAIM:
-        return f"{direction} {comparison.b} on these problems; a claim takes {SEEDS_FOR_A_CLAIM} seeds, not {seeds}"
-    return f"{'improved' if low > 0 else 'worse'} on {comparison.b} over {seeds} seeds"
+        side = "above" if low > 0 else "below"
+        return f"the interval lies {side} 0; a claim takes {SEEDS_FOR_A_CLAIM} seeds, not {seeds}"
+    return f"{'improved on' if low > 0 else 'worse than'} {comparison.b}, {seeds} seeds"
 
 
 def _over_seeds(

@@ -40,19 +40,19 @@ def interval(estimate: Mapping[str, Any]) -> Markup:
     """[low, high] of an accuracy, in percent."""
     if estimate["low"] is None:
         return Markup('<span title="{}">{}</span>').format(estimate["reason"] or "", DASH)
-    return Markup("[{}, {}]").format(percent(estimate["low"]), percent(estimate["high"]))
+    return Markup('<span class="range">[{}, {}]</span>').format(percent(estimate["low"]), percent(estimate["high"]))
 
 
 def interval_points(estimate: Mapping[str, Any]) -> Markup:
     """[low, high] of a difference, in points."""
     if estimate["low"] is None:
         return Markup('<span title="{}">{}</span>').format(estimate["reason"] or "", DASH)
-    return Markup("[{}, {}]").format(points(estimate["low"]), points(estimate["high"]))
+    return Markup('<span class="range">[{}, {}]</span>').format(points(estimate["low"]), points(estimate["high"]))
 
 
 def count(value: int | None) -> Markup:
-    """A whole number with thin spaces between thousands."""
-    return data(value, "" if value is None else f"{value:,}".replace(",", "\u2009"))
+    """A whole number with narrow no-break spaces between thousands."""
+    return data(value, "" if value is None else f"{value:,}".replace(",", "\u202f"))
 
 
 def decimal(value: float | None, digits: int = 2) -> Markup:

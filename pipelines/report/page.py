@@ -14,7 +14,7 @@ from markupsafe import Markup
 from pipelines.report import format, plots
 from pipelines.report.plots import Bar
 from pipelines.report.run import RunView, StageView
-from pipelines.report.triads import SCORE_PREFIX, Audit, Row, Triads, read_triads
+from pipelines.report.triads import SCORE_PREFIX, Audit, FilterMeans, Row, Triads, filter_means, read_triads
 
 GALLERY = 9
 """Triads of each sort that are shown."""
@@ -36,7 +36,7 @@ def render_run(run: RunView) -> str:
         "run.html.j2",
         title=run.name,
         run=run,
-        summary=_sentence(run, triads),
+        trained=bool(run.of_kind("update")),
         evaluation=evaluation,
         before=before,
         after=after,
@@ -46,6 +46,7 @@ def render_run(run: RunView) -> str:
         kinds_note=_kinds_note(shown),
         scores_note=Markup('<span class="key box"></span> kept, <span class="key line"></span> dropped'),
         triads=triads,
+        filters=_filters(run),
         audit=audit,
         dropped=_dropped(run.stages),
         gallery=_gallery(triads, _selecting_score(chosen, triads)),
@@ -105,12 +106,9 @@ def _filter_stage(run: RunView) -> StageView | None:
     return next((stage for stage in reversed(filters) if stage.arm is None), filters[-1] if filters else None)
 
 
-def _sentence(run: RunView, triads: Triads | None) -> str | None:
-    if triads is None:
-        return None
-    trained = " and trained on those" if run.of_kind("update") else ""
-    wrote = f"The model wrote {len(triads.rows):,} question–answer pairs for images without labels"
-    return f"{wrote}, kept the {len(triads.kept):,} that passed its own checks{trained}."
+def _filters(run: RunView) -> list[FilterMeans]:
+    read = ((stage.name, read_triads(stage.directory)) for stage in run.of_kind("filter"))
+    return [filter_means(name, [triads]) for name, triads in read if triads is not None]
 
 
 def _accuracy_plot(evaluation: Mapping[str, Any], after: Mapping[str, Any] | None) -> str:
@@ -187,7 +185,7 @@ def _selecting_score(stage: StageView | None, triads: Triads | None) -> str | No
     return str(named) if named in triads.scores else triads.scores[0]
 
 
-def _gallery(triads: Triads | None, score: str | None) -> list[tuple[str, list[dict[str, Any]]]]:
+def _gallery(triads: Triads | None, score: str | None) -> list[tuple[Markup, list[dict[str, Any]]]]:
     if triads is None:
         return []
     found = []
@@ -195,7 +193,12 @@ def _gallery(triads: Triads | None, score: str | None) -> list[tuple[str, list[d
         if rows := triads.gallery(kept, GALLERY, score):
             total = len(triads.kept if kept else triads.dropped)
             ranked = f", by {score}, taking turns over {'types' if kept else 'reasons'}" if score else ""
-            found.append((f"{heading}: {len(rows)} of {total:,}{ranked}", [_card(row, triads) for row in rows]))
+            found.append(
+                (
+                    Markup("{}: {} of {}{}").format(heading, len(rows), format.count(total), ranked),
+                    [_card(row, triads) for row in rows],
+                )
+            )
     return found
 
 

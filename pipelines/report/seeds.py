@@ -15,6 +15,7 @@ from pipelines.report import plots
 from pipelines.report.page import render
 from pipelines.report.plots import Bar
 from pipelines.report.run import RunView, StageView
+from pipelines.report.triads import FilterMeans, Triads, filter_means, read_triads
 
 CONTROL_ARM = "random"
 
@@ -38,6 +39,7 @@ def render_seeds(directory: Path, runs: Sequence[RunView]) -> str:
         arms=arms,
         control=control,
         evaluation=evaluation,
+        audits=[each for each in _filters(runs) if each.kept is not None],
         plots={
             "accuracy": Markup(_accuracy_plot(arms)),
             "difference": Markup(_difference_plot(arms, control)) if len(arms) > 1 else None,
@@ -58,6 +60,16 @@ def combine(runs: Sequence[RunView], control: str | None = None) -> list[ArmOver
     names = list(arms)
     chosen = control or next((name for name in reversed(names) if name.endswith(f"@{CONTROL_ARM}")), names[0])
     return across_seeds(arms, chosen)
+
+
+def _filters(runs: Sequence[RunView]) -> list[FilterMeans]:
+    """Every filter that all seeds have, in the order of the chain."""
+    found: dict[str, list[Triads]] = {}
+    for run in runs:
+        for stage in run.of_kind("filter"):
+            if (triads := read_triads(stage.directory)) is not None:
+                found.setdefault(stage.name, []).append(triads)
+    return [filter_means(name, each) for name, each in found.items() if len(each) == len(runs)]
 
 
 def _evaluation(run: RunView) -> tuple[StageView, Mapping[str, Any]]:

@@ -43,6 +43,17 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True)
+class FilterMeans:
+    """One filter over several runs: means of how many pairs it keeps and, where audited, of how right they are."""
+
+    name: str
+    count: float
+    kept: float | None
+    dropped: float | None
+    auroc: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
 class TypeCount:
     """Rows of one type of question."""
 
@@ -140,6 +151,24 @@ def read_triads(directory: Path) -> Triads | None:
     rows = parquet.read_table(path).to_pylist()
     names = [name.removeprefix(SCORE_PREFIX) for name in (rows[0] if rows else {}) if name.startswith(SCORE_PREFIX)]
     return Triads(rows, [name for name in names if any(row[SCORE_PREFIX + name] is not None for row in rows)])
+
+
+def filter_means(name: str, runs: Sequence[Triads]) -> FilterMeans:
+    """The filter `name` over its runs (at least one)."""
+    audits = [audit for each in runs if (audit := each.audit) is not None]
+    return FilterMeans(
+        name=name,
+        count=sum(len(each.kept) for each in runs) / len(runs),
+        kept=_mean([audit.kept.value for audit in audits]),
+        dropped=_mean([audit.dropped.value for audit in audits]),
+        auroc={score: _mean([audit.auroc.get(score) for audit in audits]) for score in runs[0].scores},
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where nothing is known for one of the runs: a mean over the others would be of something else."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _share(rows: Sequence[Row]) -> Share:

@@ -213,7 +213,7 @@ def test_across_seeds() -> None:
     assert ours.per_seed_difference == pytest.approx((0.3, 0.25, 0.35))
     assert ours.comparison is not None and ours.comparison.difference.estimate.value == pytest.approx(0.3)
     assert ours.comparison.difference.estimate.clusters == 20
-    assert ours.verdict == "improved on random over 3 seeds"
+    assert ours.verdict == "improved on random, 3 seeds"
     assert noise.verdict.startswith("no difference shown at this size")
     assert noise.comparison is not None and ours.comparison.p_holm is not None
     assert ours.comparison.p_holm == pytest.approx(2 * ours.comparison.difference.p)  # type: ignore[operator]

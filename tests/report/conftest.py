@@ -23,12 +23,12 @@ from pipelines.metrics import Metrics
 from pipelines.sections import DataSettings
 from pipelines.stage import StageHandle, StageResult
 from pipelines.stages.evaluate import EvaluateStage
-from pipelines.stages.report import ReportStage
 from pipelines.stop import Stop
 from tasks.problem import Problem, Rows
 
 COLOURS = ("red", "green", "blue", "yellow", "brown", "teal")
 SHAPES = ("circle", "square")
+HOSTILE_ROW = 3
 HOSTILE = '<script>alert("1")</script><img src=https://evil.example/x.png>'
 
 
@@ -68,7 +68,7 @@ class Context(StageContext):
 
     def engine(self, checkpoint: Path, **settings: Any) -> Engine:
         skill = json.loads((checkpoint / "skill.json").read_text())
-        return Guesser({p.id: p for p in self.recipe.rows.problems}, skill, str(checkpoint))  # type: ignore[attr-defined]
+        return Guesser({p.id: p for p in self.recipe.rows.problems}, skill, checkpoint.parent.name)  # type: ignore[attr-defined]
 
 
 def finish(directory: Path, kind: str, seconds: float, result: StageResult, inputs: Sequence[Path] = ()) -> None:
@@ -129,7 +129,9 @@ def write_triads(path: Path, problems: Sequence[Problem], audit: bool) -> StageR
         agreement = 1.0 if chance("same", number) < 0.25 else chance("s", number) ** (0.4 if right else 0.8)
         gain = 2.4 * chance("g", number) - 0.6 + (0.9 if right else 0.0)
         reason = None
-        if chance("bad", number) < 0.06:
+        if number == HOSTILE_ROW:
+            agreement = 1.0  # Among the best, so that the gallery shows it.
+        elif chance("bad", number) < 0.06:
             reason = ("unparsable", "question_is_answer", "duplicate")[number % 3]
         elif agreement < 0.72:
             reason = "below the cut"
@@ -138,9 +140,11 @@ def write_triads(path: Path, problems: Sequence[Problem], audit: bool) -> StageR
                 "id": f"u{number:05d}",
                 "image": problem.image,
                 "type": problem.kind,
-                "question": HOSTILE if number == 3 else problem.question,
+                "question": HOSTILE if number == HOSTILE_ROW else problem.question,
                 "answer": answer,
-                "rebuilt_question": HOSTILE if number == 3 else problem.question.replace("present", "in the image"),
+                "rebuilt_question": HOSTILE
+                if number == HOSTILE_ROW
+                else problem.question.replace("present", "in the image"),
                 "rebuilt_answer": answer if agreement > 0.4 else "no",
                 "sim_question": agreement,
                 "sim_answer": agreement,
@@ -202,30 +206,32 @@ def make_run(
     return root
 
 
-def run_stage(
-    settings: EvaluateStage | ReportStage, root: Path, rows: Rows, stages: Sequence[Path], seed: int = 0
-) -> None:
+def run_stage(settings: EvaluateStage, root: Path, rows: Rows, stages: Sequence[Path], seed: int = 0) -> None:
     """Runs a gathering stage the way the runner does."""
+    context = make_context(str(settings.name), root, rows, stages, seed)
+    finish(context.directory, settings.kind, 41.4, settings.run(context), list(stages))
+
+
+def make_context(name: str, root: Path, rows: Rows, stages: Sequence[Path], seed: int = 0) -> Context:
+    """The context of a gathering stage after `stages`."""
     recipe = SimpleNamespace(
         name=root.name,
         rows=rows,
         data={"test": DataSettings(task="easy-vqa", split="test")},
         engine=TransformersSettings(),
     )
-    directory = root / str(settings.name)
-    directory.mkdir(exist_ok=True)
+    (root / name).mkdir(exist_ok=True)
     manifests = [(path, Manifest.read(path) or pytest.fail()) for path in stages]
-    context = Context(
+    return Context(
         recipe=recipe,  # type: ignore[arg-type]
-        name=str(settings.name),
-        directory=directory,
+        name=name,
+        directory=root / name,
         inputs={path.name: path for path in stages},
         upstream=[StageHandle(path.name, manifest.kind, path, manifest, seed) for path, manifest in manifests],
-        seed=derive_seed(seed, str(settings.name)),
+        seed=derive_seed(seed, name),
         stop=Stop(),
         metrics=Metrics(root / "metrics.jsonl"),
     )
-    finish(directory, settings.kind, 41.4, settings.run(context), list(stages))
 
 
 @pytest.fixture(scope="session")
@@ -243,3 +249,13 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory, rows: Rows) -> Path:
 @pytest.fixture(scope="session")
 def make() -> Callable[..., Path]:
     return make_run
+
+
+@pytest.fixture(scope="session")
+def context_after() -> Callable[..., StageContext]:
+    return make_context
+
+
+@pytest.fixture(scope="session")
+def finish_stage() -> Callable[..., None]:
+    return finish

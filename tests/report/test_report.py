@@ -1,0 +1,301 @@
+"""The report renders, says what the files say, and lets nothing in that models wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from eval.stats import auroc
+from pipelines.errors import RunError
+from pipelines.report import write_report
+from pipelines.report.format import duration, signed, thumbnail
+from pipelines.report.run import read_run
+from pipelines.report.seeds import combine
+from pipelines.stages.report import ReportStage
+from tasks.problem import Rows
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Checks nesting and keeps rows of tables: table id -> rows -> (texts, exact numbers)."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[tuple[list[str], list[float]]]] = {}
+        self.numbers: dict[str, float] = {}
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[tuple[str, str | None]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.elements.append((tag, values))
+        if tag not in VOID:
+            self.open.append((tag, values.get("id")))
+        table = self._table
+        if tag == "table":
+            assert values["id"] not in self.tables
+            self.tables[str(values["id"])] = []
+        elif tag == "tr" and table is not None:
+            self.tables[table].append(([], []))
+        elif tag in ("td", "th") and table is not None:
+            self.tables[table][-1][0].append("")
+        elif tag == "data":
+            number = float(str(values["value"]))
+            if table is not None:
+                self.tables[table][-1][1].append(number)
+            else:
+                holder = next((name for _, name in reversed(self.open) if name), None)
+                if holder:
+                    self.numbers.setdefault(holder, number)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        table = self._table
+        if tag in ("td", "th") and table is not None:
+            cells = self.tables[table][-1][0]
+            cells[-1] = " ".join(cells[-1].split())
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+        table = self._table
+        if table is not None and any(tag in ("td", "th") for tag, _ in self.open):
+            self.tables[table][-1][0][-1] += data
+
+    @property
+    def _table(self) -> str | None:
+        return next((name for tag, name in reversed(self.open) if tag == "table"), None)
+
+
+@pytest.fixture(scope="module")
+def html(run_directory: Path) -> str:
+    return write_report(run_directory).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+@pytest.fixture(scope="module")
+def result(run_directory: Path) -> dict:  # type: ignore[type-arg]
+    return json.loads((run_directory / "evaluate" / "eval.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_accuracies_are_those_of_the_json(page: Page, result: dict) -> None:  # type: ignore[type-arg]
+    _, *body = page.tables["accuracy"]
+    assert [texts[0] for texts, _ in body] == [each["label"] for each in result["checkpoints"]]
+    for (texts, numbers), each in zip(body, result["checkpoints"], strict=True):
+        accuracy = each["accuracy"]
+        assert numbers[:3] == [accuracy["value"], accuracy["low"], accuracy["high"]]
+        assert texts[1] == f"{100 * accuracy['value']:.1f}"
+        assert numbers[4:7] == [each["outcomes"][name] for name in ("unparsed", "truncated", "ungraded")]
+
+
+def test_differences_are_those_of_the_json(page: Page, result: dict) -> None:  # type: ignore[type-arg]
+    _, *body = page.tables["comparisons"]
+    assert len(body) == len(result["comparisons"]) == 3
+    for (_, numbers), each in zip(body, result["comparisons"], strict=True):
+        estimate = each["difference"]["estimate"]
+        assert numbers[:4] == [estimate["value"], estimate["low"], estimate["high"], each["p_holm"]]
+    change = next(each for each in result["comparisons"] if (each["a"], each["b"]) == ("update", "tune"))
+    assert page.numbers["headline-difference"] == change["difference"]["estimate"]["value"]
+
+
+def test_kinds_are_those_of_the_json(page: Page, result: dict) -> None:  # type: ignore[type-arg]
+    _, *body = page.tables["kinds"]
+    before, after = result["checkpoints"][0]["kinds"], result["checkpoints"][1]["kinds"]
+    assert [texts[0] for texts, _ in body] == sorted(before)
+    for texts, numbers in body:
+        assert [numbers[0], numbers[1], numbers[4]] == [
+            before[texts[0]]["n"],
+            before[texts[0]]["value"],
+            after[texts[0]]["value"],
+        ]
+
+
+def test_chain_and_reasons_add_up(page: Page, run_directory: Path) -> None:
+    stages = {stage.name: stage.manifest for stage in read_run(run_directory).stages}
+    _, *body = page.tables["chain"]
+    assert len(body) == len(stages)
+    for (_, numbers), manifest in zip(body, stages.values(), strict=True):
+        assert numbers[-3:] == [manifest.rows_in, manifest.rows_out, sum(manifest.dropped.values())]
+    _, *reasons = page.tables["dropped"]
+    listed = [(texts[0], texts[1], numbers[0]) for texts, numbers in reasons]
+    for name in ("filter", "filter@random"):
+        assert {(reason, rows) for stage, reason, rows in listed if stage == name} == set(stages[name].dropped.items())
+        assert sum(rows for stage, _, rows in listed if stage == name) == stages[name].rows_in - stages[name].rows_out  # type: ignore[operator]
+
+
+def test_the_chain_is_in_order(run_directory: Path) -> None:
+    names = [stage.name for stage in read_run(run_directory).stages]
+    assert names == ["tune", "generate", "filter", "update", "filter@random", "update@random", "evaluate"]
+
+
+def test_audit_is_that_of_the_triads(page: Page, run_directory: Path) -> None:
+    rows = pq.read_table(run_directory / "filter" / "triads.parquet").to_pylist()
+    kept = [row["truth"] for row in rows if row["kept"]]
+    (_, numbers), _ = page.tables["audit"][1:]
+    assert numbers[:2] == [len(kept), sum(kept) / len(kept)]
+    assert page.numbers["headline-kept"] == len(kept)
+    scored = [row for row in rows if row["score.gain"] is not None]
+    expected = auroc([row["score.gain"] for row in scored], [row["truth"] for row in scored])
+    assert {texts[0]: numbers[0] for texts, numbers in page.tables["auroc"][1:]}["gain"] == expected
+
+
+def test_what_models_wrote_is_escaped(page: Page, html: str) -> None:
+    assert "&lt;script&gt;" in html
+    assert not [tag for tag, _ in page.elements if tag in ("script", "iframe", "link", "object", "form", "b onclick")]
+    assert not [name for _, values in page.elements for name in values if name.startswith("on")]
+    assert "<b>not bold</b>" not in html
+
+
+def test_nothing_is_fetched(page: Page) -> None:
+    for tag, values in page.elements:
+        for name in ("src", "href", "xlink:href", "data", "action", "srcset"):
+            value = values.get(name)
+            assert value is None or value.startswith(("data:image/", "#")), (tag, name, value)
+    style = next(text for text in page.text if ":root" in text)
+    assert "url(" not in style and "@import" not in style
+    policy = next(v["content"] for t, v in page.elements if v.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and "default-src 'none'" in policy
+
+
+def test_pictures_and_plots_have_words(page: Page) -> None:
+    images = [values for tag, values in page.elements if tag == "img"]
+    drawings = [values for tag, values in page.elements if tag == "svg"]
+    assert len(images) >= 9 and len(drawings) >= 5
+    assert all(values["alt"] for values in images)
+    assert all(values["role"] == "img" and values["aria-label"] for values in drawings)
+
+
+def test_ids_are_unique_and_references_hold(page: Page, html: str) -> None:
+    ids = [values["id"] for _, values in page.elements if values.get("id")]
+    assert len(ids) == len(set(ids))
+    referred = set(re.findall(r"url\(#([^)]+)\)", html)) | set(re.findall(r'href="#([^"]+)"', html))
+    assert referred <= set(ids)
+
+
+def test_a_report_is_the_same_each_time(run_directory: Path, html: str) -> None:
+    assert write_report(run_directory).read_text(encoding="utf-8") == html
+
+
+def test_a_run_half_done_has_a_report(tmp_path: Path, run_directory: Path) -> None:
+    for name in ("tune", "generate"):
+        shutil.copytree(run_directory / name, tmp_path / "half" / name)
+    shutil.copy(run_directory / "recipe.yaml", tmp_path / "half")
+    page = Page(write_report(tmp_path / "half").read_text())
+    assert [texts[0].split("loss")[0] for texts, _ in page.tables["chain"][1:]] == ["tune", "generate"]
+    assert "accuracy" not in page.tables
+
+
+def test_an_image_that_is_gone_leaves_a_gap(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    assert thumbnail(str(tmp_path / "broken.png")) is None
+    assert thumbnail(str(tmp_path / "gone.png")) is None
+    assert thumbnail(None) is None
+
+
+def test_no_run_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run here"):
+        write_report(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("name: x\n")
+    with pytest.raises(RunError, match="no stage of this run is finished"):
+        write_report(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def seeds_directory(tmp_path_factory: pytest.TempPathFactory, rows: Rows, make: Callable[..., Path]) -> Path:
+    root = tmp_path_factory.mktemp("runs") / "ablation"
+    for seed in range(3):
+        make(root / f"seed-{seed}", rows, rows.problems, arms={"": 0.12, "random": 0.02}, seed=seed)
+    return root
+
+
+def test_seeds_are_combined(seeds_directory: Path) -> None:
+    page = Page(write_report(seeds_directory).read_text())
+    arms = {arm.arm: arm for arm in combine([read_run(path) for path in sorted(seeds_directory.glob("seed-*"))])}
+    assert list(arms) == ["tune", "update", "update@random"]
+    assert arms["update@random"].comparison is None
+    texts, numbers = page.tables["arms"][2]
+    update = arms["update"]
+    assert texts[0] == f"update{update.verdict}"
+    assert update.verdict == "improved on update@random, 3 seeds"
+    assert update.comparison is not None
+    estimate = update.comparison.difference.estimate
+    assert numbers[:3] == [update.accuracy.value, update.accuracy.low, update.accuracy.high]
+    assert numbers[3:6] == [estimate.value, estimate.low, estimate.high]
+    assert numbers[-3:] == list(update.per_seed_difference)
+    # Each seed's own number is that of its own evaluation.
+    for seed, value in enumerate(update.per_seed):
+        own = json.loads((seeds_directory / f"seed-{seed}" / "evaluate" / "eval.json").read_text())
+        assert own["checkpoints"][1]["accuracy"]["value"] == value
+    assert len(page.tables["audits"]) == 3
+
+
+def test_a_seed_without_an_evaluation_is_named(tmp_path: Path, seeds_directory: Path) -> None:
+    root = shutil.copytree(seeds_directory, tmp_path / "ablation")
+    shutil.rmtree(root / "seed-1" / "evaluate")
+    with pytest.raises(RunError, match="seed-1: no finished evaluation"):
+        write_report(root)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "–"), (0.04, "0.0 s"), (9.96, "10 s"), (59.6, "1 min 00 s"), (3599.6, "1 h 00 min"), (7500, "2 h 05 min")],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_no_signed_zero() -> None:
+    assert [signed(value) for value in (0.04, -0.04, 0.06, -2.0)] == ["0.0", "0.0", "+0.1", "−2.0"]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_shows_it_without_a_complaint(run_directory: Path, html: str) -> None:
+    with tempfile.TemporaryDirectory() as profile:
+        done = subprocess.run(
+            [
+                "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                "--disable-background-networking", "--disable-component-update", "--disable-sync",
+                "--enable-logging=stderr", f"--user-data-dir={profile}", "--window-size=390,844", "--dump-dom",
+                f"file://{run_directory / 'report.html'}",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 0
+    shown = Page(done.stdout)
+    assert shown.tables["accuracy"] == Page(html).tables["accuracy"]
+    assert sum(tag == "img" for tag, _ in shown.elements) == sum(tag == "img" for tag, _ in Page(html).elements)
+    # The console names what the content policy refused, and what could not be read.
+    assert "CONSOLE" not in done.stderr
+
+
+def test_the_stage_writes_both_copies(
+    run_directory: Path, tmp_path: Path, rows: Rows, make: Callable[..., Path]
+) -> None:
+    from types import SimpleNamespace
+
+    (run_directory / "report").mkdir(exist_ok=True)
+    context = SimpleNamespace(directory=run_directory / "report")
+    ReportStage().run(context)  # type: ignore[arg-type]
+    assert (run_directory / "report" / "report.html").read_bytes() == (run_directory / "report.html").read_bytes()
