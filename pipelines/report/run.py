@@ -10,8 +10,7 @@ from typing import Any
 
 from pipelines.errors import RunError
 from pipelines.manifest import MANIFEST_FILE, Manifest
-
-RECIPE_FILE = "recipe.yaml"
+from pipelines.runner import RECIPE_FILE
 
 
 @dataclass(frozen=True, slots=True)

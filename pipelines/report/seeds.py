@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from eval.compare import ArmOverSeeds, Evaluated, across_seeds
-from eval.trial import read
+from eval.compare import ArmOverSeeds, CompareError, Evaluated, across_seeds
+from eval.trial import TrialError, read
 from pipelines.errors import RunError
 from pipelines.report import plots
 from pipelines.report.page import render
@@ -24,10 +24,12 @@ def render_seeds(directory: Path, runs: Sequence[RunView]) -> str:
     """The whole HTML page.
 
     Raises:
-        RunError: a seed has no finished evaluation.
-        CompareError: the seeds were evaluated differently, or have different arms.
+        RunError: a seed has no finished evaluation, or the seeds were evaluated differently or have different arms.
     """
-    arms = combine(runs)
+    try:
+        arms = combine(runs)
+    except (CompareError, TrialError) as error:
+        raise RunError(f"{directory}: {error}") from error
     control = next(arm.arm for arm in arms if arm.comparison is None)
     evaluation = _evaluation(runs[0])[1]
     return render(

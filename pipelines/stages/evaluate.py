@@ -83,11 +83,11 @@ class EvaluateStage(StageSettings):
         with context.progress(len(problems) * len(checkpoints), "answering") as bar:
             for handle in checkpoints:
                 trials = list(self._trials(context, handle, suite, settings, problems, bar.advance))
-                target = context.directory / handle.name
+                target = context.directory / _name(handle)
                 target.mkdir(exist_ok=True)
                 with whole(target / TRIALS_FILE) as path:
                     path.write_text("".join(dump(trial) + "\n" for trial in trials), encoding="utf-8")
-                results.append(Evaluated(handle.name, settings, trials))
+                results.append(Evaluated(_name(handle), settings, trials))
         report = self._report(context, suite, settings, problems, results, checkpoints)
         write_json(context.directory / RESULT_FILE, report)
         return StageResult(
@@ -117,12 +117,12 @@ class EvaluateStage(StageSettings):
         def work(chunk: Sequence[Problem]) -> Iterable[dict[str, Any]]:
             engine = context.engine(handle.directory / "checkpoint")
             for trial in evaluate(
-                chunk, engine, reward, suite, label=handle.name, suite_digest=name, seed=context.seed
+                chunk, engine, reward, suite, label=_name(handle), suite_digest=name, seed=context.seed
             ):
                 yield trial.model_dump(mode="json")
 
         key = {"suite": settings, "checkpoint": handle.manifest.fingerprint, "seed": context.seed}
-        shards = context.shards(f"shards/{handle.name}", key)
+        shards = context.shards(f"shards/{_name(handle)}", key)
         shards.run(problems, self.chunk, work, advance)
         for row in shards.rows():
             yield Trial.model_validate(row)
@@ -166,22 +166,27 @@ class EvaluateStage(StageSettings):
                 "packages": package_versions(),
                 "revision": revision,
                 "uncommitted_changes": uncommitted,
-                "checkpoints": {handle.name: handle.manifest.fingerprint for handle in checkpoints},
+                "checkpoints": {_name(handle): handle.manifest.fingerprint for handle in checkpoints},
             },
         }
 
 
 def previous_of(handle: StageHandle, upstream: Sequence[StageHandle]) -> StageHandle | None:
     """The latest checkpoint among the stages that `handle` was made from, directly or through others."""
-    by_name = {each.name: each for each in upstream}
+    by_name = {_name(each): each for each in upstream}
     ancestors: set[str] = set()
-    pending = [handle.name]
+    pending = [_name(handle)]
     while pending:
         new = [name for name in by_name[pending.pop()].manifest.inputs if name in by_name and name not in ancestors]
         ancestors.update(new)
         pending += new
-    line = [each for each in upstream if each.name in ancestors and each.kind in CHECKPOINT_KINDS]
+    line = [each for each in upstream if _name(each) in ancestors and each.kind in CHECKPOINT_KINDS]
     return line[-1] if line else None
+
+
+def _name(handle: StageHandle) -> str:
+    """The stage's own name: that of the handle carries the seed's directory where a recipe has several."""
+    return handle.manifest.stage
 
 
 def quote(settings: dict[str, Any], partial: bool) -> str:
@@ -204,22 +209,22 @@ def _pairs(upstream: Sequence[StageHandle], control: str) -> dict[tuple[str, str
     """(a, b) -> why they are compared: `previous`, `first`, `control`."""
     pairs: dict[tuple[str, str], list[str]] = {}
     checkpoints = [handle for handle in upstream if handle.kind in CHECKPOINT_KINDS]
-    names = {handle.name for handle in checkpoints}
+    names = {_name(handle) for handle in checkpoints}
     for handle in checkpoints:
         previous = previous_of(handle, upstream)
-        against = f"{handle.name.partition('@')[0]}@{control}"
+        against = f"{_name(handle).partition('@')[0]}@{control}"
         for role, other in (
-            ("previous", previous.name if previous else None),
-            ("first", checkpoints[0].name),
+            ("previous", _name(previous) if previous else None),
+            ("first", _name(checkpoints[0])),
             ("control", against if against in names else None),
         ):
-            if other is not None and other != handle.name:
-                pairs.setdefault((handle.name, other), []).append(role)
+            if other is not None and other != _name(handle):
+                pairs.setdefault((_name(handle), other), []).append(role)
     return pairs
 
 
 def _summary(summary: Summary, handle: StageHandle) -> dict[str, Any]:
-    return {"arm": handle.arm, **asdict(summary), "file": f"{handle.name}/{TRIALS_FILE}"}
+    return {"arm": handle.arm, **asdict(summary), "file": f"{_name(handle)}/{TRIALS_FILE}"}
 
 
 def _numbers(report: dict[str, Any]) -> dict[str, Number]:

@@ -220,6 +220,7 @@ def make_context(name: str, root: Path, rows: Rows, stages: Sequence[Path], seed
         data={"test": DataSettings(task="easy-vqa", split="test")},
         engine=TransformersSettings(),
     )
+    label = f"{root.name}/" if root.name.startswith("seed-") else ""
     (root / name).mkdir(exist_ok=True)
     manifests = [(path, Manifest.read(path) or pytest.fail()) for path in stages]
     return Context(
@@ -227,7 +228,7 @@ def make_context(name: str, root: Path, rows: Rows, stages: Sequence[Path], seed
         name=name,
         directory=root / name,
         inputs={path.name: path for path in stages},
-        upstream=[StageHandle(path.name, manifest.kind, path, manifest, seed) for path, manifest in manifests],
+        upstream=[StageHandle(label + path.name, manifest.kind, path, manifest, seed) for path, manifest in manifests],
         seed=derive_seed(seed, name),
         stop=Stop(),
         metrics=Metrics(root / "metrics.jsonl"),

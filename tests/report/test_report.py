@@ -256,6 +256,14 @@ def test_a_seed_without_an_evaluation_is_named(tmp_path: Path, seeds_directory: 
         write_report(root)
 
 
+def test_seeds_evaluated_differently_are_not_mixed(tmp_path: Path, seeds_directory: Path) -> None:
+    root = shutil.copytree(seeds_directory, tmp_path / "ablation")
+    path = root / "seed-1" / "evaluate" / "eval.json"
+    path.write_text(path.read_text().replace('"suffix": ""', '"suffix": " One word."'))
+    with pytest.raises(RunError, match=r"evaluated differently: prompt\.suffix"):
+        write_report(root)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(None, "–"), (0.04, "0.0 s"), (9.96, "10 s"), (59.6, "1 min 00 s"), (3599.6, "1 h 00 min"), (7500, "2 h 05 min")],
