@@ -19,7 +19,7 @@ from pipelines.report.triads import SCORE_PREFIX, Audit, FilterMeans, Row, Triad
 GALLERY = 9
 """Triads of each sort that are shown."""
 MOST_SCORES = 4
-"""Score columns that are drawn; the table keeps all."""
+"""Score columns that are drawn, the one that selected first; the audit's table keeps all."""
 
 
 def render_run(run: RunView) -> str:
@@ -31,6 +31,8 @@ def render_run(run: RunView) -> str:
     kinds = sorted(shown[0]["kinds"]) if shown else []
     chosen = _filter_stage(run)
     triads = read_triads(chosen.directory) if chosen else None
+    score = _selecting_score(chosen, triads) if chosen and triads else None
+    drawn = sorted(triads.scores, key=lambda name: name != score)[:MOST_SCORES] if triads else []
     audit = triads.audit if triads else None
     return render(
         "run.html.j2",
@@ -49,12 +51,12 @@ def render_run(run: RunView) -> str:
         filters=_filters(run),
         audit=audit,
         dropped=_dropped(run.stages),
-        gallery=_gallery(triads, _selecting_score(chosen, triads)),
+        gallery=_gallery(triads, score),
         plots={
             "accuracy": Markup(_accuracy_plot(evaluation, after)) if evaluation else None,
             "kinds": Markup(_kinds_plot(before, after, kinds)) if before and after and kinds else None,
-            "scores": _score_plots(triads) if triads else [],
-            "truth": _truth_plots(triads, audit) if triads and audit else [],
+            "scores": _score_plots(triads, drawn) if triads else [],
+            "truth": _truth_plots(triads, audit, drawn) if triads and audit else [],
         },
     )
 
@@ -136,20 +138,20 @@ def _kinds_note(shown: Sequence[Mapping[str, Any]]) -> Markup:
     return Markup(", ").join(Markup(key).format(each["label"]) for key, each in zip(keys, shown, strict=False))
 
 
-def _score_plots(triads: Triads) -> list[tuple[str, Markup]]:
+def _score_plots(triads: Triads, scores: Sequence[str]) -> list[tuple[str, Markup]]:
     drawn = []
-    for score in triads.scores[:MOST_SCORES]:
+    for score in scores:
         kept, dropped = triads.values(score, True), triads.values(score, False)
         title = f"Distribution of the score {score} among {len(kept)} kept and {len(dropped)} dropped pairs"
         drawn.append((score, Markup(plots.histogram(kept, dropped, title, score))))
     return drawn
 
 
-def _truth_plots(triads: Triads, audit: Audit) -> list[tuple[str, Markup]]:
+def _truth_plots(triads: Triads, audit: Audit, scores: Sequence[str]) -> list[tuple[str, Markup]]:
     known = audit.kept.known + audit.dropped.known
     base = 100 * (audit.kept.right + audit.dropped.right) / known
     drawn = []
-    for score in triads.scores[:MOST_SCORES]:
+    for score in scores:
         bins = []
         for mean, share in triads.truth_by_score(score):
             low, high = share.interval or (0.0, 1.0)
@@ -177,12 +179,13 @@ def _dropped(stages: Sequence[StageView]) -> list[tuple[str, str, int, float | N
     ]
 
 
-def _selecting_score(stage: StageView | None, triads: Triads | None) -> str | None:
-    """The score that the stage selected by, as far as it is a column; else the first column."""
-    if stage is None or triads is None or not triads.scores:
-        return None
-    named = stage.manifest.numbers.get("score")
-    return str(named) if named in triads.scores else triads.scores[0]
+def _selecting_score(stage: StageView, triads: Triads) -> str | None:
+    """The first score that the stage selected by, as far as it is a column; else the first column."""
+    named = stage.manifest.source.get("settings", {}).get("select", {}).get("score")
+    for name in [named] if isinstance(named, str) else named or ():
+        if name in triads.scores:
+            return str(name)
+    return triads.scores[0] if triads.scores else None
 
 
 def _gallery(triads: Triads | None, score: str | None) -> list[tuple[Markup, list[dict[str, Any]]]]:

@@ -177,6 +177,10 @@ def test_nothing_is_fetched(page: Page) -> None:
     assert policy is not None and "default-src 'none'" in policy
 
 
+def test_the_gallery_ranks_by_the_score_that_selected(page: Page) -> None:
+    assert any("by gain, taking turns over types" in text for text in page.text)
+
+
 def test_pictures_and_plots_have_words(page: Page) -> None:
     images = [values for tag, values in page.elements if tag == "img"]
     drawings = [values for tag, values in page.elements if tag == "svg"]
@@ -242,6 +246,8 @@ def test_seeds_are_combined(seeds_directory: Path) -> None:
     assert numbers[:3] == [update.accuracy.value, update.accuracy.low, update.accuracy.high]
     assert numbers[3:6] == [estimate.value, estimate.low, estimate.high]
     assert numbers[-3:] == list(update.per_seed_difference)
+    for path in seeds_directory.glob("seed-*"):
+        assert "accuracy" in Page((path / "report.html").read_text()).tables
     # Each seed's own number is that of its own evaluation.
     for seed, value in enumerate(update.per_seed):
         own = json.loads((seeds_directory / f"seed-{seed}" / "evaluate" / "eval.json").read_text())
