@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +21,13 @@ class Metrics:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._mended = False
 
     def append(self, stage: str, record: Mapping[str, Any]) -> None:
         """Adds one record, with the stage's name and the time of day (seconds since 1970)."""
         line = json.dumps({"stage": stage, **record, "time": round(time.time(), 3)}, ensure_ascii=False) + "\n"
+        if not self._mended:
+            self._cut_unfinished_line()
         # One write of one line: a reader, or a killed writer, meets at most one unfinished line, the last.
         with self.path.open("ab", buffering=0) as file:
             file.write(line.encode())
@@ -45,6 +49,12 @@ class Metrics:
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
         return [json.loads(line) for line in lines]
+
+    def _cut_unfinished_line(self) -> None:
+        if self.path.exists():
+            whole_lines = self.path.read_bytes().rpartition(b"\n")
+            os.truncate(self.path, len(whole_lines[0] + whole_lines[1]))
+        self._mended = True
 
     def _rewrite(self, records: list[dict[str, Any]]) -> None:
         if records or self.path.exists():

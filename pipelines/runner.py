@@ -34,7 +34,10 @@ def run(recipe: Recipe, root: Path, selection: Selection, say: Say) -> None:
     """
     parts = legs(recipe, root)
     selected = selection.of(parts)
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{root}: cannot be made ({error.strerror}); choose another place with --runs DIR") from None
     stop = Stop()
     with locked(root), polite_signals(stop, lambda: say("stopping after this batch; once more stops at once")):
         sweep(root)
@@ -79,8 +82,9 @@ def run_step(step: Step, made: Mapping[str, Step], stop: Stop) -> Manifest:
         upstream[kind] = handle_of(above)
     fingerprints = {name: upstream[kind].manifest.fingerprint for kind, name in link.upstream.items()}
     inputs = {kind: handle.directory for kind, handle in upstream.items()}
-    if link.original is not None and link.kind not in inputs and made[step.leg.label + link.original].reason is None:
-        inputs[link.kind] = made[step.leg.label + link.original].directory
+    original = None
+    if link.original is not None and made[step.leg.label + link.original].reason is None:
+        original = made[step.leg.label + link.original].directory
     metrics = Metrics(step.leg.directory / METRICS_FILE)
     attempts = _begin(directory, {"digest": step.digest, "inputs": fingerprints}, metrics, link.name)
 
@@ -88,7 +92,7 @@ def run_step(step: Step, made: Mapping[str, Step], stop: Stop) -> Manifest:
     seed = int(step.source["seed"])
     context = StageContext(
         recipe=step.leg.recipe, name=link.name, directory=directory, inputs=inputs, upstream=list(upstream.values()),
-        seed=seed, stop=stop, metrics=metrics,
+        seed=seed, stop=stop, metrics=metrics, original=original,
     )  # fmt: skip
     try:
         result = link.settings.run(context)

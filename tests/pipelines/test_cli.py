@@ -1,0 +1,268 @@
+"""The command as people meet it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from pipelines.cli import app
+from pipelines.trl_options import config_fields
+
+HEAVY = ("torch", "transformers", "datasets", "matplotlib", "pandas")
+CHILD = Path(__file__).with_name("child.py")
+
+
+def write_recipe(directory: Path, **changes: Any) -> Path:
+    recipe: dict[str, Any] = {
+        "name": "toy",
+        "model": {"build": {}},
+        "data": {"field": {"task": "easy-vqa"}, "spare": {"task": "easy-vqa"}},
+        "stages": [{"kind": "sow"}, {"kind": "grow"}, {"kind": "tally"}],
+        "arms": {"sparse": {"grow.select.every": 5}},
+    }
+    path = directory / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe | changes))
+    return path
+
+
+@pytest.fixture
+def trivium(children: Any, tmp_path: Path) -> Callable[..., Any]:
+    def command(*arguments: object) -> Any:
+        return children.trivium(*arguments, "--runs", tmp_path / "runs")
+
+    return command
+
+
+def test_options_are_frozen() -> None:
+    """A new option is a decision: change this list on purpose, with the docs."""
+    found = {}
+
+    def walk(command: Any, name: str) -> None:
+        for each in getattr(command, "commands", {}).values():
+            walk(each, f"{name} {each.name}")
+        if not hasattr(command, "commands"):
+            found[name.strip()] = [p.opts[0] if p.opts[0].startswith("-") else p.name.upper() for p in command.params]
+
+    walk(typer.main.get_command(app), "")
+    assert found == {
+        "run": ["RECIPE", "OVERRIDES", "--only", "--from", "--until", "--plan", "--runs"],
+        "report": ["RUN", "--runs"],
+        "doctor": ["--repair"],
+        "runs list": ["--runs"],
+        "runs show": ["RUN", "--runs"],
+        "runs diff": ["A", "B", "--runs"],
+        "rewards list": [],
+        "rewards show": ["NAME"],
+        "tasks list": [],
+        "tasks show": ["NAME", "OVERRIDES", "--split", "-n"],
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["rewards", "list"],
+        ["tasks", "list"],
+        ["runs", "list"],
+        ["run", "RECIPE", "--plan"],
+    ],
+    ids=" ".join,
+)
+def test_quick_commands_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    given = [str(write_recipe(tmp_path)) if word == "RECIPE" else word for word in arguments]
+    script = (
+        f"import sys, runpy; sys.argv = ['child.py', 'run', *{given!r}]\n"
+        f"try: runpy.run_path({str(CHILD)!r}, run_name='__main__')\n"
+        "except SystemExit as leaving: assert not leaving.code, leaving.code\n"
+        f"print('HEAVY', sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_finished_recipe_runs_again_at_once_and_without_torch(trivium: Any, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    assert trivium("run", recipe).code == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.name != "lock"}
+    start = time.monotonic()
+    again = trivium("run", recipe)
+    assert time.monotonic() - start < 2
+    assert again.code == 0 and again.writes == 0
+    assert again.text.count(": up to date") == 4
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_plan_and_run_name_the_changed_key(trivium: Any, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    fresh = trivium("run", recipe, "--plan")
+    assert fresh.code == 0 and fresh.text.count("not run yet") == 4
+    assert not (tmp_path / "runs").exists(), "a plan writes nothing"
+    trivium("run", recipe)
+    planned = trivium("run", recipe, "stages.grow.factor=4", "--plan").text
+    assert "factor 3.0 -> 4.0" in planned
+    ran = trivium("run", recipe, "stages.grow.factor=4").text
+    assert "sow: up to date" in ran
+    assert "grow: factor 3.0 -> 4.0" in ran
+    assert "grow@sparse: factor 3.0 -> 4.0" in ran
+    assert "tally: follows grow" in ran
+    assert "tally: follows sow" in trivium("run", recipe, "data.field.take=9", "--until", "tally").text
+    assert trivium("run", recipe, "data.field.take=9", "data.spare.take=5").text.count(": up to date") == 4
+
+
+def test_settings_that_keep_the_shards_key_do_no_work_again(trivium: Any, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    recipe = write_recipe(tmp_path, stages=[{"kind": "sow"}, {"kind": "grow", "diary": str(diary)}], arms={})
+    trivium("run", recipe)
+    assert len(diary.read_text().splitlines()) == 3
+    changed = trivium("run", recipe, "stages.grow.select.every=5")
+    assert "grow: select.every 2 -> 5" in changed.text
+    assert len(diary.read_text().splitlines()) == 3, "measured rows are used again"
+    kept = (tmp_path / "runs/toy/grow/kept.jsonl").read_text().splitlines()
+    assert [json.loads(line)["n"] for line in kept] == [0, 5]
+    trivium("run", recipe, "stages.grow.factor=5")
+    assert len(diary.read_text().splitlines()) == 6, "another key measures anew"
+
+
+def test_old_outputs_do_not_mix_with_new(trivium: Any, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    trivium("run", recipe)
+    stale = tmp_path / "runs/toy/grow/deep/stale.txt"
+    stale.parent.mkdir()
+    stale.write_text("of an older result")
+    metrics = tmp_path / "runs/toy/metrics.jsonl"
+    assert len(metrics.read_text().splitlines()) == 6
+    trivium("run", recipe, "stages.grow.factor=5")
+    assert not stale.parent.exists()
+    values = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert sorted(each["value"] for each in values if each["stage"] == "grow") == [0, 20, 40]
+
+
+def test_missing_or_changed_outputs_are_made_again(trivium: Any, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    trivium("run", recipe)
+    (tmp_path / "runs/toy/sow/rows.json").unlink()
+    again = trivium("run", recipe).text
+    assert "sow: rows.json is missing" in again
+    assert "grow: up to date" in again, "the outputs came out the same"
+    (tmp_path / "runs/toy/grow/kept.jsonl").write_text("")
+    assert "grow: kept.jsonl was changed" in trivium("run", recipe).text
+
+
+def test_selection_refuses_what_is_not_up_to_date(trivium: Any, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    refused = trivium("run", recipe, "--only", "grow")
+    assert refused.code == 2
+    assert "grow reads sow, which is not up to date (not run yet); run that first" in refused.text
+    assert trivium("run", recipe, "--until", "sow").code == 0
+    assert sorted(path.parent.name for path in (tmp_path / "runs/toy").glob("*/manifest.json")) == ["sow"]
+    assert trivium("run", recipe, "--only", "grow").code == 0
+    stale = trivium("run", recipe, "stages.sow.count=11", "--from", "grow")
+    assert stale.code == 2 and "count 10 -> 11" in stale.text
+    unknown = trivium("run", recipe, "--only", "gorw")
+    assert unknown.code == 2 and "did you mean `grow`?" in unknown.text
+
+
+def test_seeds_run_apart_and_come_together(trivium: Any, tmp_path: Path) -> None:
+    recipe = write_recipe(
+        tmp_path, seeds=[1, 2], stages=[{"kind": "sow"}, {"kind": "tally"}, {"kind": "combine"}], arms={}
+    )
+    ran = trivium("run", recipe)
+    assert ran.code == 0, ran.text
+    root = tmp_path / "runs/toy"
+    names = [name for name, _ in json.loads((root / "combine/tally.json").read_text())]
+    assert names == ["seed-1/sow", "seed-1/tally", "seed-2/sow", "seed-2/tally"]
+    seeds = {json.loads((root / f"seed-{seed}/sow/manifest.json").read_text())["seed"] for seed in (1, 2)}
+    assert len(seeds) == 2
+    assert trivium("run", recipe).text.count(": up to date") == 5
+    added = trivium("run", recipe, "seeds=[1, 2, 3]").text
+    assert added.count(": up to date") == 4 and "combine: follows seed-3/sow" in added
+
+
+def test_manifest_says_how(trivium: Any, tmp_path: Path) -> None:
+    trivium("run", write_recipe(tmp_path))
+    manifest = json.loads((tmp_path / "runs/toy/grow@sparse/manifest.json").read_text())
+    assert manifest["rows_in"] == manifest["rows_out"] + sum(manifest["dropped"].values()) == 10
+    assert manifest["dropped"] == {"not selected": 8}
+    assert manifest["packages"]["python"].startswith("3.")
+    assert manifest["device"] and manifest["peak_memory_mib"] > 10
+    assert set(manifest["files"]) == {"kept.jsonl"}
+
+
+def test_trl_options_are_checked_before_anything_runs(trivium: Any, tmp_path: Path) -> None:
+    def complaint(**trl: Any) -> str:
+        stages = [{"kind": "sow", "trl": trl}, {"kind": "grow"}]
+        planned = trivium("run", write_recipe(tmp_path, stages=stages), "--plan")
+        return "" if planned.code == 0 else planned.text
+
+    assert complaint(learning_rate=1e-4, packing=True, max_length=64, bf16=False) == ""
+    assert "stages.sow.trl.lerning_rate: no option of TRL's SFTConfig; did you mean `learning_rate`?" in complaint(
+        lerning_rate=1
+    )
+    assert "stages.sow.trl.output_dir: is set by the stage itself" in complaint(output_dir="x")
+    assert "stages.sow.trl._n_gpu: no option" in complaint(_n_gpu=1)
+
+
+def test_trl_options_read_from_source_are_those_of_the_classes() -> None:
+    from trl import SFTConfig
+
+    assert config_fields("SFTConfig") == {field.name for field in dataclasses.fields(SFTConfig) if field.init}
+
+
+def test_stage_check_speaks_at_plan_time(trivium: Any, tmp_path: Path) -> None:
+    planned = trivium("run", write_recipe(tmp_path), "stages.sow.count=2000", "--plan")
+    assert planned.code == 2
+    assert planned.text.strip() == "error: toy: stages.sow.count: the field holds 1000 seeds, not 2000"
+
+
+def test_places_that_cannot_hold_runs(children: Any, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", Path("/proc")):
+        refused = children.trivium("run", recipe, "--runs", place)
+        assert refused.code == 2, refused.text
+        assert len(refused.text.strip().splitlines()) == 1 and "--runs DIR" in refused.text
+
+
+def test_runs_can_be_listed_shown_and_compared(trivium: Any, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    trivium("run", recipe)
+    trivium("run", recipe, "name=other", "stages.grow.factor=4")
+    listed = trivium("runs", "list").text
+    assert "toy" in listed and "other" in listed
+    shown = trivium("runs", "show", "toy").text
+    assert "tallest" in shown and "dropped: not selected" in shown
+    compared = trivium("runs", "diff", "toy", "other").text
+    assert "recipe.stages.grow.factor" in compared and "grow: tallest" in compared
+    assert "rows in" not in compared, "what is equal is left out"
+    missing = trivium("runs", "show", "toi")
+    assert missing.code == 2 and "did you mean `toy`?" in missing.text
+
+
+def test_damaged_manifest_is_one_line(trivium: Any, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    trivium("run", recipe)
+    (tmp_path / "runs/toy/sow/manifest.json").write_text("{}")
+    refused = trivium("run", recipe)
+    assert refused.code == 2 and "delete the file to run the stage again" in refused.text
+
+
+def test_tasks_and_rewards(children: Any) -> None:
+    assert "easy-vqa" in children.trivium("tasks", "list").text
+    assert "what " in children.trivium("tasks", "show", "easy-vqa", "-n", 3).text
+    mistaken = children.trivium("tasks", "show", "easy-vga")
+    assert mistaken.code == 2 and "did you mean" in mistaken.text
+    assert "exact_match" in children.trivium("rewards", "list").text
+    assert children.trivium("rewards", "show", "exact_match").code == 0
+    assert children.trivium("rewards", "show", "exact_mach").code == 2

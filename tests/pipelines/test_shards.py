@@ -1,0 +1,161 @@
+"""Rows kept chunk by chunk, files whole or absent, metrics tidied."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines import files
+from pipelines.errors import Interrupted, RunError
+from pipelines.files import PARTIAL, sweep, whole, write_text
+from pipelines.metrics import Metrics
+from pipelines.shards import Shards
+from pipelines.stop import Stop
+
+
+def square(chunk: Sequence[int]) -> list[dict[str, int]]:
+    return [{"n": n, "square": n * n} for n in chunk]
+
+
+@settings(deadline=None, max_examples=40)  # time is not what is tested, and fsync waits for a busy disk
+@given(count=st.integers(0, 30), size=st.integers(1, 12), lost=st.sets(st.integers(0, 30)))
+def test_rows_come_in_order_whatever_was_lost(
+    tmp_path_factory: pytest.TempPathFactory, count: int, size: int, lost: set[int]
+) -> None:
+    directory = tmp_path_factory.mktemp("shards") / "s"
+    shards = Shards(directory, {"a": (1, 2)})
+    items = range(count)
+    shards.run(items, size, square)
+    paths = sorted(directory.glob("*.jsonl"))
+    assert len(paths) == -(-count // size)
+    gone = [path for number, path in enumerate(paths) if number in lost]
+    for path in gone:
+        path.unlink()
+    assert shards.complete == (not gone)
+    calls: list[int] = []
+    Shards(directory, {"a": [1, 2]}).run(items, size, lambda chunk: calls.extend(chunk) or square(chunk))  # type: ignore[func-returns-value]
+    assert sorted(calls) == [n for n in items if n // size in lost]
+    assert list(shards.rows()) == square(items)
+
+
+@pytest.mark.parametrize(("key", "count", "size"), [({"a": 2}, 10, 4), ({"a": 1}, 11, 4), ({"a": 1}, 10, 5)])
+def test_another_key_count_or_size_starts_anew(tmp_path: Path, key: dict[str, int], count: int, size: int) -> None:
+    Shards(tmp_path / "s", {"a": 1}).run(range(10), 4, square)
+    changed = Shards(tmp_path / "s", key)
+    calls = itertools.count()
+    changed.run(range(count), size, lambda chunk: [{"call": next(calls)}])
+    assert len(list(changed.rows())) == -(-count // size)
+    assert all("call" in row for row in changed.rows())
+
+
+def test_a_failed_chunk_stays_owed(tmp_path: Path) -> None:
+    shards = Shards(tmp_path / "s", {})
+
+    def fail_late(chunk: Sequence[int]) -> Any:
+        yield {"n": chunk[0]}
+        if 4 in chunk:
+            raise ConnectionError("the server went away")
+
+    with pytest.raises(ConnectionError):
+        shards.run(range(8), 2, fail_late)
+    assert len(list((tmp_path / "s").glob("*.jsonl"))) == 2
+    with pytest.raises(RunError, match="run the stage again"):
+        list(shards.rows())
+
+
+def test_stop_is_heard_between_chunks_and_finished_shards_need_none(tmp_path: Path) -> None:
+    stop = Stop()
+    shards = Shards(tmp_path / "s", {}, stop)
+
+    def work(chunk: Sequence[int]) -> list[dict[str, int]]:
+        stop.requested = 2 in chunk
+        return square(chunk)
+
+    with pytest.raises(Interrupted, match="4 of 8"):
+        shards.run(range(8), 2, work)
+    shards = Shards(tmp_path / "s", {})
+    done: list[int] = []
+    shards.run(range(8), 2, square, done.append)
+    assert sum(done) == 8
+    stop.requested = True
+    Shards(tmp_path / "s", {}, stop).run(range(8), 2, square)
+
+
+def test_lines_that_are_no_lines(tmp_path: Path) -> None:
+    shards = Shards(tmp_path / "s", {})
+    texts = ["a\u2028b", "c\r\nd", "\x85", "\ud800".encode("utf-8", "replace").decode(), ""]
+    shards.run(texts, 2, lambda chunk: [{"text": text} for text in chunk])
+    assert [row["text"] for row in shards.rows()] == texts
+
+
+def test_whole_replaces_files_and_directories_or_leaves_them(tmp_path: Path) -> None:
+    target = tmp_path / "checkpoint"
+    for content in ("first", "second"):
+        with whole(target) as path:
+            path.mkdir()
+            (path / content).write_text(content)
+        assert [each.name for each in target.iterdir()] == [content]
+    with pytest.raises(ZeroDivisionError), whole(target) as path:
+        path.mkdir()
+        raise ZeroDivisionError
+    assert [each.name for each in tmp_path.rglob("*")] == ["checkpoint", "second"]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "a", "old")
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "flush", full)
+    with pytest.raises(OSError, match="No space"):
+        write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_sweep_takes_only_what_was_partial(tmp_path: Path) -> None:
+    (tmp_path / "deep" / f"{PARTIAL}checkpoint" / "inner").mkdir(parents=True)
+    (tmp_path / "deep" / f"{PARTIAL}x").write_text("")
+    (tmp_path / "deep" / "kept").write_text("")
+    sweep(tmp_path)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["kept"]
+
+
+def test_metrics_keep_the_last_word_on_a_step(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.jsonl")
+    metrics.append("tune", {"step": 1, "loss": 3.0})
+    metrics.append("tune", {"step": 2, "loss": 2.0})
+    metrics.append("other", {"step": 2, "loss": 9.0})
+    metrics.append("tune", {"note": "saved"})
+    metrics.append("tune", {"step": 2, "loss": 1.5})
+    metrics.append("tune", {"note": "saved"})
+    with metrics.path.open("a") as file:
+        file.write('{"stage": "tune", "st')
+    metrics.settle("tune")
+    found = [{key: value for key, value in each.items() if key != "time"} for each in metrics.read()]
+    assert found == [
+        {"stage": "tune", "step": 1, "loss": 3.0},
+        {"stage": "tune", "step": 2, "loss": 1.5},
+        {"stage": "other", "step": 2, "loss": 9.0},
+        {"stage": "tune", "note": "saved"},
+    ]
+    assert all(json.loads(line) for line in metrics.path.read_text().splitlines())
+    metrics.forget("tune")
+    assert [each["stage"] for each in metrics.read()] == ["other"]
+
+
+def test_appending_after_an_unfinished_line(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.jsonl")
+    metrics.append("tune", {"step": 1})
+    with metrics.path.open("a") as file:
+        file.write('{"stage": "tu')
+    Metrics(metrics.path).append("tune", {"step": 2})
+    assert [each["step"] for each in metrics.read()] == [1, 2]
