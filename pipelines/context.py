@@ -36,12 +36,14 @@ class StageContext:
     directory: Path
     """The stage's own directory; it exists."""
     inputs: Mapping[str, Path]
-    """Kind of an upstream stage -> its directory. An arm's copy of a stage finds the original under its own kind."""
+    """Kind of an upstream stage -> its directory."""
     upstream: Sequence[StageHandle]
     """The finished stages that `inputs` names, in order; for a stage that gathers, all finished stages before it."""
     seed: int
     stop: Stop
     metrics: Metrics
+    original: Path | None = None
+    """In an arm's copy of a stage: the directory of the finished shared stage, whose shards it may read."""
     opened: list[Path] = field(default_factory=list)
     """Shard directories in use, which the runner keeps."""
     _engine: Engine | None = None
@@ -50,6 +52,17 @@ class StageContext:
     def handle(self, kind: str) -> StageHandle:
         """The upstream stage behind `inputs[kind]`; its manifest's `fingerprint` belongs into keys of shards."""
         return next(each for each in self.upstream if each.directory == self.inputs[kind])
+
+    @property
+    def round(self) -> int:
+        """The round this stage is part of, from 1."""
+        return int(self.name.partition("@")[0].partition(".")[2] or 1)
+
+    def settings(self, kind: str) -> Any:
+        """The settings that the upstream stage behind `inputs[kind]` ran with."""
+        from pipelines.stages import stage_classes
+
+        return stage_classes()[kind].model_validate(self.handle(kind).manifest.source["settings"])
 
     def rows(self, data: str) -> Rows:
         """The rows of `data.<data>` of the recipe. Raises `TaskError`."""

@@ -76,9 +76,7 @@ class Shards:
     def rows(self) -> Iterator[dict[str, Any]]:
         """All rows, in the order of the items. Raises `RunError` unless complete."""
         if not self.complete:
-            raise RunError(
-                f"{self.directory}: shards are missing or made under other settings; run the stage again"
-            )
+            raise RunError(f"{self.directory}: shards are missing or made under other settings; run the stage again")
         for number in range(_chunks(self._header() or {})):
             with self._path(number).open(encoding="utf-8") as lines:
                 for line in lines:
