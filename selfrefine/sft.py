@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,10 @@ class SftSettings(BaseModel):
     trl: dict[str, Any] = Field(default_factory=dict, description="further options of TRL's SFTConfig")
 
 
+class TrainingStopped(Exception):
+    """`should_stop` said so; the training is saved and a later call goes on from there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One training example: `messages` end with a user turn, `completion` is the target. `image` is a path."""
@@ -106,7 +111,7 @@ def fine_tune(
 
     With `settings.lora` the result is a PEFT adapter directory; an adapter given as `checkpoint` is trained further.
     A stopped call resumes from its last saved point when called again with the same arguments, and ends with the same
-    weights. `should_stop` is asked after every step; a stop saves first and raises `KeyboardInterrupt`.
+    weights. `should_stop` is asked after every step; a stop saves first and raises `TrainingStopped`.
     """
     import torch
     from trl import SFTConfig
@@ -142,10 +147,13 @@ def fine_tune(
     trainer = _trainer(model, config, examples, processor, settings, on_log, should_stop)
     trainer.train(resume_from_checkpoint=_last_save(saves))
     if trainer.state.global_step < trainer.state.max_steps:
-        raise KeyboardInterrupt
+        raise TrainingStopped(f"step {trainer.state.global_step} of {trainer.state.max_steps}")
     target = directory / "checkpoint"
     trainer.save_model(str(target))
     processor.save_pretrained(str(target))
+    # Neither is part of a checkpoint: a pickle of the arguments, which holds paths, and the points to resume from.
+    (target / "training_args.bin").unlink(missing_ok=True)
+    shutil.rmtree(saves, ignore_errors=True)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return {"steps": trainer.state.global_step, "examples": len(examples), "loss": losses[-1] if losses else math.nan}
 

@@ -13,11 +13,11 @@ from tasks.problem import Picture, Problem, Rows, TaskError
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A task: its name, the module whose `load(split, …)` makes its rows, and a line about it."""
+    """A task: its name, the module whose `load(split, …)` makes its rows, and a line on it."""
 
     name: str
     module: str
-    about: str
+    summary: str
 
 
 _ENTRIES = (
@@ -71,3 +71,9 @@ def _cut(rows: Rows, skip: int, take: int | None, what: str) -> Rows:
     pictures = rows.pictures[skip:end]
     wanted_ids = {picture.id for picture in pictures}
     return Rows([p for p in rows.problems if p.cluster in wanted_ids], pictures, rows.dropped)
+
+
+def truth(task: str, question: str, image_id: str) -> str | None:
+    """The true answer to a question about an image of a task, for audits; None where the task cannot tell."""
+    known = getattr(importlib.import_module(entry(task).module), "truth", None)
+    return None if known is None else known(question, image_id)

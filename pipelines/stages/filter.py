@@ -1,0 +1,206 @@
+"""filter: rebuild each pair from its parts, score it, keep the best (arXiv 2510.10487, section 2.3, and beyond)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from engines.base import Decoding
+from pipelines.errors import RunError
+from pipelines.files import whole
+from pipelines.stage import Number, StageResult, StageSettings
+from pipelines.stages.generate import PAIRS_FILE
+from selfrefine.triad.measure import MeasureSettings
+
+if TYPE_CHECKING:
+    from pipelines.context import StageContext
+    from pipelines.shards import Shards
+    from selfrefine.triad.measure import Pair
+
+TRIADS_FILE = "triads.parquet"
+SCORE_PREFIX = "score."
+_SHARDS = "measured"
+
+
+class Select(BaseModel):
+    """Which measured pairs are kept. Changing it runs the filter again without the model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    score: str | Sequence[str] = Field("consistency", description="one score, or several: the mean of their ranks in a type")
+    fraction: float = Field(0.2, ge=0, le=1, description="kept of each type")
+    lowest: bool = Field(False, description="keep the lowest instead: a control")
+    gates: Mapping[str, float] = Field({}, description="score -> least value that a kept pair must have")
+    quota: float | None = Field(None, gt=0, le=1, description="largest share of one type in what is kept")
+
+    @field_validator("score", "gates")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        from selfrefine.triad.score import unknown_score
+
+        for name in [value] if isinstance(value, str) else value:
+            if complaint := unknown_score(name):
+                raise ValueError(complaint)
+        return value
+
+    @property
+    def scores(self) -> list[str]:
+        """The names that are ranked by."""
+        return [self.score] if isinstance(self.score, str) else list(self.score)
+
+
+class FilterStage(StageSettings):
+    """Measures every proposed pair with the model that wrote it, then keeps some by their scores."""
+
+    kind: Literal["filter"] = "filter"
+    measure: MeasureSettings = MeasureSettings()
+    similarity: str = Field("auto", description="auto, bundled, lexical, or a sentence-transformer directory")
+    max_new_tokens: int = Field(512, ge=1, description="of a rebuilt question or answer")
+    select: Select = Field(Select())
+    audit: bool = Field(False, description="compare with true answers where the task knows them; changes nothing else")
+    chunk: int = Field(256, ge=1, description="pairs per shard: what is done again at most after a kill")
+
+    requires: ClassVar[tuple[str, ...]] = ("tune", "generate")
+    uses: ClassVar[tuple[str, ...]] = ("engine",)
+    counts_rows: ClassVar[bool] = True
+
+    def run(self, context: StageContext) -> StageResult:
+        from selfrefine.triad.score import all_scores, combine
+        from selfrefine.triad.select import accept_consistent
+
+        rows = _read(context)
+        pairs = [_pair(row) for row in rows if row["reason"] is None]
+        measured = list(self._measured(context, pairs).rows())
+        types = [row["type"] for row in measured]
+        scores = all_scores(measured, context.seed)
+        ranked = combine([scores[name] for name in self.select.scores], types)
+        if self.select.lowest:
+            ranked = [None if value is None else -value for value in ranked]
+        try:
+            reasons = accept_consistent(
+                ranked,
+                types,
+                [pair.id for pair in pairs],
+                self.select.fraction,
+                context.seed,
+                passes=[self._passes(scores, i) for i in range(len(pairs))],
+                quota=self.select.quota,
+            )
+        except ValueError as error:
+            raise RunError(f"{error}") from None
+        triads = [
+            {
+                **row,
+                "type": kind,
+                **{name: measure[name] for name in ("rebuilt_question", "rebuilt_answer", "sim_question", "sim_answer")},
+                **{SCORE_PREFIX + name: values[i] for name, values in scores.items()},
+                "kept": reason is None,
+                "reason": reason,
+                "truth": _truth(context, row) if self.audit else None,
+            }
+            for i, (row, kind, measure, reason) in enumerate(
+                zip((r for r in rows if r["reason"] is None), types, measured, reasons, strict=True)
+            )
+        ]
+        _write(context, triads, list(scores))
+        kept = sum(triad["kept"] for triad in triads)
+        return StageResult(len(triads), kept, Counter(r for r in reasons if r), self._numbers(triads, types))
+
+    def _measured(self, context: StageContext, pairs: Sequence[Pair]) -> Shards:
+        """The measurements: the original's where an arm only selects otherwise, else made here, shard by shard."""
+        key = {
+            "measure": self.measure.model_dump(mode="json"),
+            "similarity": self.similarity,
+            "max_new_tokens": self.max_new_tokens,
+            "engine": context.recipe.engine.model_dump(mode="json"),
+            "checkpoint": context.handle("tune").manifest.fingerprint,
+            "pairs": context.handle("generate").manifest.fingerprint,
+            "seed": context.seed,
+        }
+        if context.original is not None:
+            from pipelines.shards import Shards
+
+            original = Shards(context.original / _SHARDS, key)
+            if original.complete:
+                return original
+        shards = context.shards(_SHARDS, key)
+        with context.progress(len(pairs), "measuring") as bar:
+            shards.run(pairs, self.chunk, self._worker(context, pairs), bar.advance)
+        return shards
+
+    def _worker(self, context: StageContext, pairs: Sequence[Pair]) -> Any:
+        """A function that measures a chunk; sentence model and engine are opened when the first chunk is missing."""
+        from functools import cache
+
+        from selfrefine.triad.measure import Pool, measure
+        from selfrefine.triad.similarity import open_similarity
+        from selfrefine.triad.vqa import ImageQuestionAnswer
+
+        pool = Pool(pairs)
+        open_once = cache(open_similarity)
+        prompts = context.settings("tune").prompts
+
+        def work(chunk: Sequence[Pair]) -> Iterator[Mapping[str, object]]:
+            similarity = open_once(self.similarity)
+            engine = context.engine(context.inputs["tune"] / "checkpoint")
+            triad = ImageQuestionAnswer(engine, prompts, similarity, Decoding(self.max_new_tokens))
+            yield from measure(chunk, pool, triad, similarity, self.measure, context.seed)
+
+        return work
+
+    def _passes(self, scores: Mapping[str, Sequence[float | None]], i: int) -> bool:
+        values = {name: scores[name][i] for name in self.select.gates}
+        return all(v is not None and v >= self.select.gates[name] for name, v in values.items())
+
+    def _numbers(self, triads: Sequence[Mapping[str, Any]], types: Sequence[str]) -> dict[str, Number]:
+        numbers: dict[str, Number] = {f"kept of {kind}": 0 for kind in sorted(set(types))}
+        for triad in triads:
+            if triad["kept"]:
+                numbers[f"kept of {triad['type']}"] = int(numbers[f"kept of {triad['type']}"] or 0) + 1
+        for kept, word in ((True, "kept"), (False, "dropped")):
+            known = [t["truth"] for t in triads if t["kept"] == kept and t["truth"] is not None]
+            if known:
+                numbers[f"precision of {word}"] = sum(known) / len(known)
+        return numbers
+
+
+def _pair(row: Mapping[str, Any]) -> Pair:
+    from selfrefine.triad.measure import Pair
+    from tasks.problem import Picture
+
+    return Pair(row["id"], Picture(row["image_id"], row["image"]), row["question"], row["answer"])
+
+
+def _truth(context: StageContext, row: Mapping[str, Any]) -> bool | None:
+    """Whether the answer is right; False for a question that the image makes meaningless; None where unknown."""
+    from rewards.normalise import normalise
+    from tasks.registry import truth
+
+    task = context.recipe.data[context.settings("generate").data].task
+    found = truth(task, row["question"], row["image_id"])
+    return None if found is None else normalise(found) == normalise(row["answer"])
+
+
+def _read(context: StageContext) -> list[dict[str, Any]]:
+    import pyarrow.parquet as parquet
+
+    rows: list[dict[str, Any]] = parquet.read_table(context.inputs["generate"] / PAIRS_FILE).to_pylist()
+    return rows
+
+
+def _write(context: StageContext, triads: Sequence[Mapping[str, Any]], scores: Sequence[str]) -> None:
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    texts = ("id", "image", "image_id", "type", "question", "answer", "raw", "rebuilt_question", "rebuilt_answer", "reason")
+    numbers = ("sim_question", "sim_answer", *(SCORE_PREFIX + name for name in scores))
+    schema = arrow.schema(
+        [(name, arrow.string()) for name in texts]
+        + [(name, arrow.float64()) for name in numbers]
+        + [("kept", arrow.bool_()), ("truth", arrow.bool_())]
+    )
+    with whole(context.directory / TRIADS_FILE) as path:
+        parquet.write_table(arrow.Table.from_pylist(list(triads), schema=schema), path)

@@ -1,0 +1,47 @@
+"""tune: a model learns to ask as well as to answer (arXiv 2510.10487, section 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from pipelines.stage import StageResult, TrainingSettings
+from pipelines.training import accepted_before, start_checkpoint, train
+from selfrefine.sft import OWNED_KEYS, SftSettings
+from selfrefine.triad.hide import Split
+from selfrefine.triad.templates import Prompts
+
+if TYPE_CHECKING:
+    from pipelines.context import StageContext
+    from pipelines.recipe import Recipe
+
+
+class TuneStage(SftSettings, TrainingSettings):
+    """Trains on the labelled data, one of three tasks per sample: image → pair, image + answer → question, … → answer."""
+
+    kind: Literal["tune"] = "tune"
+    data: str = Field("labelled", description="the data section with questions and answers")
+    split: Split = Split()
+    prompts: Prompts = Field(Prompts(), description="wording of the tasks; generate and filter use the same")
+
+    uses: ClassVar[tuple[str, ...]] = ("model", "data")
+    accepts: ClassVar[tuple[str, ...]] = ("update",)
+    owned_trl_keys: ClassVar[frozenset[str]] = OWNED_KEYS
+
+    def check(self, recipe: Recipe) -> Iterator[str]:
+        if self.data not in recipe.data:
+            yield f"{self.name}.data: there is no section `data.{self.data}`; there are: {', '.join(recipe.data)}"
+
+    def run(self, context: StageContext) -> StageResult:
+        from selfrefine.triad.hide import tuning_examples
+
+        rows = context.rows(self.data)
+        problems = [*rows.problems, *accepted_before(context)]
+        examples = list(tuning_examples(problems, self.split, self.prompts, context.seed))
+        texts = [text for problem in rows.problems for text in (problem.question, problem.answer)]
+        texts += [message["content"] for example in examples for message in example.messages]
+        start = start_checkpoint(context, texts)
+        numbers = train(context, examples, start, self)
+        return StageResult(len(problems), len(examples), dict(rows.dropped), numbers)
