@@ -45,7 +45,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What came back for the request of the same `id`. `finish` is `stop`, `length` or `error` (then `error` says why)."""
+    """What came back for the request of the same `id`.
+
+    `finish` is `stop`, `length` (the token limit was reached) or `error` (then `error` says why).
+    """
 
     id: str
     text: str

@@ -28,7 +28,7 @@ def base_of(path: Path) -> str:
 
 
 def check_checkpoint(path: str) -> None:
-    """Raises `EngineError` where a local directory cannot be a checkpoint. A hub name passes: it is not looked up here."""
+    """Raises `EngineError` where a local directory cannot be a checkpoint. A hub name passes: the hub is not asked."""
     directory = Path(path)
     if not directory.exists():
         if path.count("/") == 1 and not path.startswith((".", "/", "~")):

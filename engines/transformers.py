@@ -30,18 +30,18 @@ class SeededSampling(LogitsProcessor):  # type: ignore[misc]
         self._decodings = decodings
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`scores` [rows, vocabulary] → the same, with noise in the rows that sample."""
-        scores = scores.float()
+        noisy = scores.float()
         for row, (decoding, generator) in enumerate(zip(self._decodings, self._generators, strict=True)):
             if decoding.temperature == 0:
                 continue
-            logits = scores[row] / decoding.temperature
+            logits = noisy[row] / decoding.temperature
             if decoding.top_p < 1:
                 logits = _nucleus(logits, decoding.top_p)
             noise = torch.empty(logits.shape).exponential_(generator=generator).log_().neg_()
-            scores[row] = logits + noise.to(logits.device)
-        return scores
+            noisy[row] = logits + noise.to(logits.device)
+        return noisy
 
 
 def _nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -66,7 +66,7 @@ def evaluate(
                 prompt_sha=_prompt_sha(request),
                 prompt_tokens=generation.prompt_tokens,
                 completion=generation.text,
-                finish=generation.finish,  # type: ignore[arg-type]  # validated by the model
+                finish=generation.finish,
                 completion_tokens=len(generation.token_ids),
                 extract=Extract(strict=extractions[row].strict, flexible=extractions[row].flexible),
                 reward=Rewards(strict=strict[row], flexible=flexible[row]),

@@ -49,7 +49,7 @@ def train(context: StageContext, examples: Sequence[Example], start: str, settin
     from selfrefine.sft import TrainingStopped, fine_tune
 
     if not examples:
-        raise RunError(f"nothing to train on; the data have no questions with answers")
+        raise RunError("nothing to train on; the data have no questions with answers")
     context.close_engine()
     seen = 0
     with context.progress(total_steps(len(examples), settings), "training") as bar:

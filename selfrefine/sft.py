@@ -69,7 +69,7 @@ class SftSettings(BaseModel):
     )
     lora: LoraSettings | None = None
     save_every: int = Field(500, ge=1, description="steps between the points from which a stopped stage resumes")
-    trl: dict[str, Any] = Field(default_factory=dict, description="further options of TRL's SFTConfig")
+    trl: Mapping[str, Any] = Field({}, description="further options of TRL's SFTConfig")
 
 
 class TrainingStopped(Exception):
@@ -90,7 +90,7 @@ def bfloat16_is_faster() -> bool:
     import torch
 
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.exists() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags
@@ -142,7 +142,7 @@ def fine_tune(
         save_steps=settings.save_every,
         save_total_limit=1,
         report_to=[],
-        **({"lr_scheduler_type": "cosine", "warmup_steps": 0.03, "gradient_checkpointing": False} | settings.trl),
+        **({"lr_scheduler_type": "cosine", "warmup_steps": 0.03, "gradient_checkpointing": False} | dict(settings.trl)),
     )
     trainer = _trainer(model, config, examples, processor, settings, on_log, should_stop)
     trainer.train(resume_from_checkpoint=_last_save(saves))

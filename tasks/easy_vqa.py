@@ -22,7 +22,8 @@ _VALIDATION_SHARE = 1 / 8
 _SHAPES = ("circle", "rectangle", "triangle")
 _COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 _YES_NO = re.compile(
-    r"(?:(?:is|does) (?:there|the image) ?(?P<not>not )?(?:contain )?an? (?P<a>\w+)(?P<shape_a> shape)?(?: in the image)?"
+    r"(?:(?:is|does) (?:there|the image) ?(?P<not>not )?(?:contain )?an? (?P<a>\w+)(?P<shape_a> shape)?"
+    r"(?: in the image)?"
     r"|is (?P<no>no|a) (?P<b>\w+)(?P<shape_b> shape)? present)\?"
 )
 _OPEN = re.compile(

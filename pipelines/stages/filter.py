@@ -30,7 +30,9 @@ class Select(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    score: str | Sequence[str] = Field("consistency", description="one score, or several: the mean of their ranks in a type")
+    score: str | Sequence[str] = Field(
+        "consistency", description="one score, or several: the mean of their ranks in a type"
+    )
     fraction: float = Field(0.2, ge=0, le=1, description="kept of each type")
     lowest: bool = Field(False, description="keep the lowest instead: a control")
     gates: Mapping[str, float] = Field({}, description="score -> least value that a kept pair must have")
@@ -95,7 +97,9 @@ class FilterStage(StageSettings):
             {
                 **row,
                 "type": kind,
-                **{name: measure[name] for name in ("rebuilt_question", "rebuilt_answer", "sim_question", "sim_answer")},
+                **{
+                    name: measure[name] for name in ("rebuilt_question", "rebuilt_answer", "sim_question", "sim_answer")
+                },
                 **{SCORE_PREFIX + name: values[i] for name, values in scores.items()},
                 "kept": reason is None,
                 "reason": reason,
@@ -195,7 +199,18 @@ def _write(context: StageContext, triads: Sequence[Mapping[str, Any]], scores: S
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
-    texts = ("id", "image", "image_id", "type", "question", "answer", "raw", "rebuilt_question", "rebuilt_answer", "reason")
+    texts = (
+        "id",
+        "image",
+        "image_id",
+        "type",
+        "question",
+        "answer",
+        "raw",
+        "rebuilt_question",
+        "rebuilt_answer",
+        "reason",
+    )
     numbers = ("sim_question", "sim_answer", *(SCORE_PREFIX + name for name in scores))
     schema = arrow.schema(
         [(name, arrow.string()) for name in texts]

@@ -25,7 +25,9 @@ class GenerateStage(StageSettings):
     """Proposes question–answer pairs for the unlabelled images; those that cannot be parsed stay, with a reason."""
 
     kind: Literal["generate"] = "generate"
-    data: str = Field("unlabelled", description="the data section whose images are asked about; its questions are not read")
+    data: str = Field(
+        "unlabelled", description="the data section whose images are asked about; its questions are not read"
+    )
     per_image: int = Field(1, ge=1, description="pairs proposed for each image")
     decoding: Decoding = Field(Decoding(max_new_tokens=512, temperature=1.0, top_p=0.9))
     chunk: int = Field(256, ge=1, description="images per shard: what is done again at most after a kill")
@@ -80,7 +82,12 @@ class GenerateStage(StageSettings):
             top = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
             raise RunError(f"no proposal could be used ({top}); tune longer, or look at {PAIRS_FILE}")
         unreadable = dict(rows.dropped)
-        return StageResult(len(pairs), usable, reasons, {"images": len(pictures), **{f"left out: {k}": v for k, v in unreadable.items()}})
+        return StageResult(
+            len(pairs),
+            usable,
+            reasons,
+            {"images": len(pictures), **{f"left out: {k}": v for k, v in unreadable.items()}},
+        )
 
 
 def _mark_duplicates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TuneStage(SftSettings, TrainingSettings):
-    """Trains on the labelled data, one of three tasks per sample: image → pair, image + answer → question, … → answer."""
+    """Trains on the labelled data; each sample hides its question, its answer, or both."""
 
     kind: Literal["tune"] = "tune"
     data: str = Field("labelled", description="the data section with questions and answers")

@@ -1,4 +1,4 @@
-"""update: train on the labelled data and the kept pairs, with the model's normal prompts (arXiv 2510.10487, section 2.4)."""
+"""update: train on the labelled data and the kept pairs, with normal prompts (arXiv 2510.10487, section 2.4)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class UpdateStage(SftSettings, TrainingSettings):
     start: Literal["tuned", "recipe"] = Field(
         "tuned", description="weights to begin with: the tuned model's, or those this round's tuning began with"
     )
-    truth: bool = Field(False, description="train on the true answers of all unlabelled images: the ceiling, not a method")
+    truth: bool = Field(
+        False, description="train on the true answers of all unlabelled images: the ceiling, not a method"
+    )
 
     requires: ClassVar[tuple[str, ...]] = ("tune", "generate", "filter")
     accepts: ClassVar[tuple[str, ...]] = ("update",)

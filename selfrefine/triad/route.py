@@ -14,8 +14,8 @@ _LETTER_REQUEST = re.compile(r"answer with the option'?s? letter", re.I)
 _FIXED = re.compile(
     r"\s*(?:answer the question using a single word or phrase\.?"
     r"|answer with the option'?s letter from the given choices directly\.?"
-    r"|please provide (?:the bounding box coordinate of the region this sentence describes|a short description for this region)"
-    r"[:.]?)\s*",
+    r"|please provide (?:the bounding box coordinate of the region this sentence describes"
+    r"|a short description for this region)[:.]?)\s*",
     re.I,
 )
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")

@@ -16,7 +16,11 @@ _CERTAIN_BLIND = 0.05
 
 def consistency(row: Row) -> float | None:
     """S = (Π sims^used)^(1/Σ used), the paper's score (arXiv 2510.10487, eq. 3); None where a used part is missing."""
-    used = [row["sim_answer"]] if row["type"] in ("yes_no", "choice", "caption") else [row["sim_question"], row["sim_answer"]]
+    used = (
+        [row["sim_answer"]]
+        if row["type"] in ("yes_no", "choice", "caption")
+        else [row["sim_question"], row["sim_answer"]]
+    )
     if any(sim is None for sim in used):
         return None
     return float(math.prod(used) ** (1 / len(used)))
@@ -65,7 +69,9 @@ def unknown_score(name: str) -> str | None:
     if name in names:
         return None
     near = difflib.get_close_matches(name, names, 1)
-    return f"no score is called {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}")
+    return f"no score is called {name!r}" + (
+        f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
+    )
 
 
 def all_scores(rows: Sequence[Row], seed: int) -> dict[str, list[float | None]]:

@@ -83,7 +83,9 @@ def _quotas(counts: Mapping[str, int], quota: float | None) -> Mapping[str, int]
         return counts
     share = Fraction(str(quota))
     if share * len(present) < 1:
-        raise ValueError(f"a quota of {quota:g} cannot be met by {len(present)} types; it must be at least 1/{len(present)}")
+        raise ValueError(
+            f"a quota of {quota:g} cannot be met by {len(present)} types; it must be at least 1/{len(present)}"
+        )
     limited = dict(counts)
     while True:
         limit = int(share * sum(limited.values()))

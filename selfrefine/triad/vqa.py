@@ -64,14 +64,24 @@ class ImageQuestionAnswer:
         return self._score(pictures, [self._prompts.ask_answer(question) for question in questions], answers)
 
     def log_question(
-        self, pictures: Sequence[Picture], questions: Sequence[str], answers: Sequence[str], identities: Sequence[str], seed: int
+        self,
+        pictures: Sequence[Picture],
+        questions: Sequence[str],
+        answers: Sequence[str],
+        identities: Sequence[str],
+        seed: int,
     ) -> list[float]:
         """log p(Q | I, A) in nats, one per row; `identities` choose the paraphrase, the same for every image."""
         prompts = [self._prompts.ask_question(a, i, seed) for a, i in zip(answers, identities, strict=True)]
         return self._score(pictures, prompts, [render_question(question) for question in questions])
 
     def log_pair(
-        self, pictures: Sequence[Picture], questions: Sequence[str], answers: Sequence[str], identities: Sequence[str], seed: int
+        self,
+        pictures: Sequence[Picture],
+        questions: Sequence[str],
+        answers: Sequence[str],
+        identities: Sequence[str],
+        seed: int,
     ) -> list[float]:
         """log p(Q, A | I) in nats, one per row."""
         prompts = [self._prompts.ask_pair(identity, seed) for identity in identities]
