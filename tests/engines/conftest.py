@@ -14,6 +14,12 @@ from selfrefine.build import BuildSpec, build_vlm
 
 TARGETS = ("red circle", "a blue square", "yes", "no, it is a green triangle")
 QUESTIONS = ("what color is the shape?", "which shape is in the image?", "is there a red circle?", "describe it")
+# Long enough, in a tokenizer that never saw it, for a prefix cache to keep it and the image behind it.
+SYSTEM = "Look closely at the picture, answer in a few words and say nothing else."
+
+
+def turns(question: str) -> list[dict[str, str]]:
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +61,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def requests_(images: list[str]) -> list[Request]:
     """Questions with the images interleaved, so that an engine that groups them has an order to restore; some blind."""
     return [
-        Request(f"r{i}", [{"role": "user", "content": question}], image, Decoding(12))
+        Request(f"r{i}", turns(question), image, Decoding(12))
         for i, (question, image) in enumerate((q, im) for q in QUESTIONS for im in (*images, None))
     ]
 
@@ -63,7 +69,4 @@ def requests_(images: list[str]) -> list[Request]:
 @pytest.fixture(scope="session")
 def score_requests(images: list[str]) -> list[ScoreRequest]:
     pairs = [(t, im) for t in TARGETS for im in (*images, None)]
-    return [
-        ScoreRequest(f"s{i}", [{"role": "user", "content": QUESTIONS[i % 4]}], target, image)
-        for i, (target, image) in enumerate(pairs)
-    ]
+    return [ScoreRequest(f"s{i}", turns(QUESTIONS[i % 4]), target, image) for i, (target, image) in enumerate(pairs)]

@@ -275,7 +275,7 @@ def test_a_sample_depends_on_its_own_seed_alone(serving: VllmEngine, requests_: 
 def test_no_image_token_is_ever_sampled(
     engine: str, serving: VllmEngine, trained: Callable[..., Trained], requests_: list[Request]
 ) -> None:
-    # At this temperature an untrained model draws from a few hundred tokens almost evenly: unbanned, image tokens would come.
+    # An untrained model draws almost evenly from a few hundred tokens: unbanned, image tokens would come.
     flat = Decoding(100, temperature=2.0)
     asked = [Request(r.id, r.messages, r.image, flat, seed=i) for i, r in enumerate(requests_)]
     training = trained()
