@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from engines.base import EngineError
+from engines.checkpoint import check_checkpoint
 from pipelines.context import derive_seed
 from pipelines.errors import RecipeError
 from pipelines.manifest import digest_of
@@ -76,7 +78,13 @@ def sources(
 
 
 def problems(recipe: Recipe, links: Sequence[Link]) -> Iterator[str]:
-    """One line for each thing that a stage finds wrong before anything runs."""
+    """One line for each thing that is wrong with the model or that a stage finds wrong, before anything runs."""
+    for key, place in (("path", recipe.model.path), ("adapter", recipe.model.adapter)):
+        try:
+            if place is not None:
+                check_checkpoint(place)
+        except EngineError as error:
+            yield f"model.{key}: {error}"
     said = set()
     for link in links:
         for line in _link_problems(recipe, link):

@@ -233,7 +233,7 @@ def _one_line() -> Iterator[None]:
         yield
     except Interrupted as interruption:
         command = shlex.join(["trivium", *sys.argv[1:]])
-        typer.echo(f"stopped {interruption}; to go on: {command}", err=True)
+        typer.echo(f"stopped: {interruption}; to go on: {command}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except Exception as error:
         message = explain(error)

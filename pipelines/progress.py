@@ -6,9 +6,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -40,21 +43,23 @@ class PlainProgress:
 @contextmanager
 def progress(total: int, what: str, console: Console | None = None) -> Iterator[Progress]:
     """Progress over `total` things, on the standard error unless a console is given."""
+    from rich.console import Console
+
     console = console or Console(file=sys.stderr)
     if not console.is_terminal:
         yield PlainProgress(total, what, console)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
+    from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with RichProgress(*columns, console=console, transient=True) as bars:
+    with Bars(*columns, console=console, transient=True) as bars:
         yield _Bar(bars, bars.add_task(what, total=total))
 
 
 class _Bar:
-    def __init__(self, bars: object, task: object) -> None:
+    def __init__(self, bars: RichProgress, task: TaskID) -> None:
         self._bars, self._task = bars, task
 
     def advance(self, count: int = 1) -> None:
-        self._bars.advance(self._task, count)  # type: ignore[attr-defined]
+        self._bars.advance(self._task, count)

@@ -39,7 +39,7 @@ def run(recipe: Recipe, root: Path, selection: Selection, say: Say) -> None:
     except OSError as error:
         raise RunError(f"{root}: cannot be made ({error.strerror}); choose another place with --runs DIR") from None
     stop = Stop()
-    with locked(root), polite_signals(stop, lambda: say("stopping after this batch; once more stops at once")):
+    with locked(root), polite_signals(stop):
         sweep(root)
         _write_once(root / RECIPE_FILE, recipe.to_yaml())
         made: dict[str, Step] = {}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -17,8 +18,8 @@ class Stop:
 
 
 @contextmanager
-def polite_signals(stop: Stop, notice: Callable[[], None]) -> Iterator[None]:
-    """Makes the first SIGINT or SIGTERM set `stop` and call `notice`, and lets the next one kill the process.
+def polite_signals(stop: Stop) -> Iterator[None]:
+    """Makes the first SIGINT or SIGTERM set `stop` and say so, and lets the next one kill the process.
 
     The second signal gets the system's own handler, not an exception: an exception would wait for the end of a long
     call into native code. Nothing is lost by it, since files are whole or absent.
@@ -32,7 +33,10 @@ def polite_signals(stop: Stop, notice: Callable[[], None]) -> Iterator[None]:
         stop.requested = True
         for each in signals:
             signal.signal(each, signal.SIG_DFL)
-        notice()
+        # Straight to the descriptor: the signal may have come in the middle of a buffered write. The escape sequence
+        # brings back the cursor that a progress bar hid and, killed, would not show again.
+        cursor = b"\x1b[?25h" if os.isatty(2) else b""
+        os.write(2, cursor + b"\nstopping after this batch; once more stops at once\n")
 
     before = {each: signal.signal(each, request) for each in signals}
     try:

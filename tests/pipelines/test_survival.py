@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +59,21 @@ def test_fault_at_every_write(fault: str, children: Any, snapshot: Take, tmp_pat
         done = Counter(diary.read_text().splitlines())
         assert done.keys() == chunks.keys()
         assert sum(done.values()) <= sum(chunks.values()) + 1, (at, done)
+
+
+def test_kill_at_every_write_after_a_change(children: Any, snapshot: Take, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    children.trivium("run", recipe, "--runs", tmp_path / "old")
+    changed = children.trivium("run", recipe, "stages.grow.factor=4", "--runs", tmp_path / "fresh")
+    expected = snapshot(tmp_path / "fresh")
+    for at in range(1, changed.writes + 1, 2):
+        runs = tmp_path / f"{at}"
+        shutil.copytree(tmp_path / "old", runs)
+        command = ("run", recipe, "stages.grow.factor=4", "--runs", runs)
+        struck = children.trivium(*command, fault="kill before", at=at)
+        assert struck.code in (-signal.SIGKILL, 0)
+        assert children.trivium(*command).code == 0
+        assert snapshot(runs) == expected, at
 
 
 def test_ctrl_c_finishes_the_batch_then_the_command_goes_on(children: Any, snapshot: Take, tmp_path: Path) -> None:
