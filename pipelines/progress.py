@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
@@ -24,11 +23,26 @@ class Progress(Protocol):
         ...
 
 
-class PlainProgress:
+@contextmanager
+def progress(total: int, what: str) -> Iterator[Progress]:
+    """Progress over `total` things, on the standard error."""
+    if not sys.stderr.isatty():
+        yield _Lines(total, what)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield _Bar(bars, bars.add_task(what, total=total))
+
+
+class _Lines:
     """A line at most every `SECONDS_BETWEEN_LINES`, and one at the end."""
 
-    def __init__(self, total: int, what: str, console: Console) -> None:
-        self._total, self._what, self._console = total, what, console
+    def __init__(self, total: int, what: str) -> None:
+        self._total, self._what = total, what
         self._done = 0
         self._said = time.monotonic()
 
@@ -37,24 +51,7 @@ class PlainProgress:
         now = time.monotonic()
         if self._done >= self._total or now - self._said >= SECONDS_BETWEEN_LINES:
             self._said = now
-            self._console.print(f"{self._what} {self._done}/{self._total}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def progress(total: int, what: str, console: Console | None = None) -> Iterator[Progress]:
-    """Progress over `total` things, on the standard error unless a console is given."""
-    from rich.console import Console
-
-    console = console or Console(file=sys.stderr)
-    if not console.is_terminal:
-        yield PlainProgress(total, what, console)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=console, transient=True) as bars:
-        yield _Bar(bars, bars.add_task(what, total=total))
+            print(f"{self._what} {self._done}/{self._total}", file=sys.stderr, flush=True)
 
 
 class _Bar:

@@ -1,6 +1,6 @@
 """Runs `trivium` in child processes that die on demand.
 
-    child.py run ARGUMENTS…             one command, in this process
+    child.py trivium ARGUMENTS…         one command, in this process
     child.py serve MODULE…              one job a line on stdin, each in a fork of this process
 
 A job is `{"arguments": […], "fault": null | "kill before" | "kill after" | "full disk", "at": N, "output": FILE}`; the
@@ -27,7 +27,7 @@ pipelines.stages.__path__.append(str(Path(__file__).parent / "toys"))
 
 
 def serve(modules: list[str]) -> None:
-    for module in ["pipelines.runner", "pipelines.store", "pipelines.tables", *modules]:
+    for module in ["pipelines.runner", "pipelines.store", "pipelines.tables", "rich.console", *modules]:
         importlib.import_module(module)
     for line in sys.stdin:
         job = json.loads(line)
@@ -89,4 +89,4 @@ def trivium(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     mode, *rest = sys.argv[1:]
-    {"run": trivium, "serve": serve}[mode](rest)
+    {"trivium": trivium, "serve": serve}[mode](rest)

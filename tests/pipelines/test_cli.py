@@ -83,7 +83,7 @@ def test_options_are_frozen() -> None:
 def test_quick_commands_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     given = [str(write_recipe(tmp_path)) if word == "RECIPE" else word for word in arguments]
     script = (
-        f"import sys, runpy; sys.argv = ['child.py', 'run', *{given!r}]\n"
+        f"import sys, runpy; sys.argv = ['child.py', 'trivium', *{given!r}]\n"
         f"try: runpy.run_path({str(CHILD)!r}, run_name='__main__')\n"
         "except SystemExit as leaving: assert not leaving.code, leaving.code\n"
         f"print('HEAVY', sorted(set({HEAVY!r}) & set(sys.modules)))"
@@ -224,6 +224,29 @@ def test_stage_check_speaks_at_plan_time(trivium: Any, tmp_path: Path) -> None:
     planned = trivium("run", write_recipe(tmp_path), "stages.sow.count=2000", "--plan")
     assert planned.code == 2
     assert planned.text.strip() == "error: toy: stages.sow.count: the field holds 1000 seeds, not 2000"
+
+
+def test_model_that_cannot_be_is_named_at_plan_time(trivium: Any, tmp_path: Path) -> None:
+    empty = tmp_path / "model"
+    empty.mkdir()
+    (empty / "config.json").write_text("{}")
+    for path, complaint in ((empty, "no weights"), (tmp_path / "absent", "no such model directory")):
+        planned = trivium("run", write_recipe(tmp_path, model={"path": str(path)}), "--plan")
+        assert planned.code == 2 and len(planned.text.splitlines()) == 1
+        assert "model.path" in planned.text and complaint in planned.text
+
+
+def test_report_is_written_from_what_is_there(trivium: Any, tmp_path: Path) -> None:
+    trivium("run", write_recipe(tmp_path), "--until", "grow")
+    told = trivium("report", "toy")
+    assert told.code == 0, told.text
+    assert Path(told.text.strip().splitlines()[-1]).read_text().lower().startswith("<!doctype html>")
+
+
+def test_progress_is_a_few_plain_lines_where_nobody_watches(trivium: Any, tmp_path: Path) -> None:
+    text = trivium("run", write_recipe(tmp_path), "--until", "grow").text
+    assert text.count("grow: growing 10/10") == 1
+    assert "\x1b" not in text and "\r" not in text
 
 
 def test_places_that_cannot_hold_runs(children: Any, tmp_path: Path) -> None:

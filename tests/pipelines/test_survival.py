@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -125,7 +126,7 @@ def test_two_runs_on_one_directory(children: Any, tmp_path: Path) -> None:
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, str(CHILD), "run", *map(str, arguments)]
+    command = [sys.executable, str(CHILD), "trivium", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -134,3 +135,20 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.02)
+
+
+def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
+    leader, follower = pty.openpty()
+    recipe = write_recipe(tmp_path, seconds=0.1)
+    command = [sys.executable, str(CHILD), "trivium", "run", str(recipe), "--runs", str(tmp_path / "runs")]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=follower, env={**os.environ, "TERM": "xterm"})
+    os.close(follower)
+    seen = b""
+    while True:
+        try:
+            block = os.read(leader, 1 << 16)
+        except OSError:  # How Linux says that nobody holds the other end any more.
+            break
+        seen += block
+    assert child.wait() == 0
+    assert b"growing" in seen and b"\x1b[?25l" in seen and b"4/10" in seen
