@@ -65,7 +65,7 @@ class SftSettings(BaseModel):
     learning_rate: float = Field(2e-5, gt=0)
     freeze_vision: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the forward pass; auto: bfloat16 where the hardware multiplies it faster"
+        "auto", description="of the forward pass; auto: bfloat16 on a GPU that computes in it, float32 elsewhere"
     )
     lora: LoraSettings | None = None
     save_every: int = Field(500, ge=1, description="steps between the points from which a stopped stage resumes")
@@ -83,17 +83,6 @@ class Example:
     messages: Sequence[Message]
     completion: str
     image: str | None
-
-
-def bfloat16_is_faster() -> bool:
-    """True on a GPU that computes in bfloat16 and on a CPU that multiplies it in hardware."""
-    import torch
-
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def fine_tune(
@@ -123,7 +112,9 @@ def fine_tune(
     processor = load_processor(checkpoint, trust_remote_code=trust_remote_code)
     model = load_model(checkpoint, dtype="float32", trust_remote_code=trust_remote_code, merge=False)
     _set_trainable(model, settings)
-    bf16 = settings.precision == "bfloat16" or (settings.precision == "auto" and bfloat16_is_faster())
+    # On CPUs, even those that multiply bfloat16 in hardware, small models train slower in it (docs/performance.md).
+    gpu = torch.cuda.is_available()
+    bf16 = settings.precision == "bfloat16" or (settings.precision == "auto" and gpu and torch.cuda.is_bf16_supported())
     saves = directory / "trainer"
     config = SFTConfig(
         output_dir=str(saves),
@@ -137,7 +128,7 @@ def fine_tune(
         completion_only_loss=True,
         max_length=None,  # a cut could fall inside an image's tokens
         bf16=bf16,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=not gpu,
         save_strategy="steps",
         save_steps=settings.save_every,
         save_total_limit=1,
