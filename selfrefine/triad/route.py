@@ -7,7 +7,8 @@ from typing import Literal
 
 PairType = Literal["caption", "region", "choice", "yes_no", "short", "long"]
 
-_BOX = re.compile(r"\[\s*[01]?\.?\d+\s*(?:,\s*[01]?\.?\d+\s*){3}\]")
+_NUMBER = r"\s*(?:\d+(?:\.\d+)?|\.\d+)\s*"
+_BOX = re.compile(rf"\[{_NUMBER}(?:,{_NUMBER}){{3}}\]")
 _CAPTION = re.compile(r"^(?:please )?(?:describe|caption|give a (?:short |brief )?(?:description|caption))\b", re.I)
 _OPTIONS = re.compile(r"(?m)^\s*\(?[A-D][.):]\s+\S.*\n(?:.*\n)?\s*\(?B?[A-D][.):]\s+\S")
 _LETTER_REQUEST = re.compile(r"answer with the option'?s? letter", re.I)

@@ -68,12 +68,15 @@ def accept_consistent(
 def select_informative(disagreement: Sequence[float | None], ids: Sequence[str], k: int, seed: int) -> list[int]:
     """The `k` rows with the largest `disagreement`: what to label, collect or roll out next. Largest first.
 
+    Ties are broken the other way round than in `accept_consistent`, so that rows are taken by one of the two alone as
+    long as both counts fit into their number.
+
     Raises ValueError where fewer than `k` rows have one.
     """
     known = [i for i, value in enumerate(disagreement) if value is not None]
     if k > len(known):
         raise ValueError(f"k = {k} is more than the {len(known)} rows that have a score")
-    return sorted(known, key=lambda i: (-_known(disagreement[i]), uniform("tie", seed, ids[i])))[:k]
+    return sorted(known, key=lambda i: (-_known(disagreement[i]), -uniform("tie", seed, ids[i])))[:k]
 
 
 def _quotas(counts: Mapping[str, int], quota: float | None) -> Mapping[str, int]:
