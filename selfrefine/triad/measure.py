@@ -156,10 +156,15 @@ def _sample(
     settings: MeasureSettings,
     seed: int,
 ) -> None:
-    """The share of sampled answers that equal the proposed one; a sample without an answer backs nothing."""
+    """The share of sampled answers that equal the proposed one; a sample without an answer backs nothing.
+
+    None where the engine could not sample: that says nothing of the answer.
+    """
     warm = triad.with_decoding(temperature=settings.temperature, top_p=1.0)
     supports = warm.forward([p.picture for p in pairs], [p.question for p in pairs], settings.samples, seed)
     for row, pair, support in zip(measured, pairs, supports, strict=True):
+        if support.errors:
+            continue
         matches = triad.compare("effect", [pair.answer] * len(support.values), support.values)
         row.agreement = sum(match == 1 for match in matches) / settings.samples
 

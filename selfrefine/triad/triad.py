@@ -29,7 +29,8 @@ class Support:
     """What could stand in a hidden part: an exact set of values, or samples of it (repeats kept).
 
     A hidden part is a set, since several causes can have one effect: membership is asked, not equality with the one
-    value that happened to be recorded.
+    value that happened to be recorded. `errors` say why samples could not be drawn at all; a sample that holds no value
+    is merely missing from `values`.
     """
 
     values: Sequence[str]

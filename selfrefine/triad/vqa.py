@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from engines.base import Decoding, Engine, Generation, Message, Request, ScoreRequest
@@ -118,13 +118,7 @@ def _candidate(generation: Generation) -> Candidate:
     return Candidate(*parsed, generation.text)
 
 
-def _support(generations: Sequence[Generation], read: object) -> Support:
-    assert callable(read)
-    values, errors = [], []
-    for generation in generations:
-        value = read(generation.text) if generation.finish == "stop" else None
-        if value is None:
-            errors.append(generation.error or generation.finish)
-        else:
-            values.append(value)
-    return Support(values, errors=errors)
+def _support(generations: Sequence[Generation], read: Callable[[str], str | None]) -> Support:
+    """The values that were written in full; what the engine could not do is an error, what came out empty is not."""
+    values = [value for g in generations if g.finish == "stop" and (value := read(g.text)) is not None]
+    return Support(values, errors=[g.error for g in generations if g.error is not None])
