@@ -82,9 +82,13 @@ def _site_packages() -> Path:
 
 
 def _remove(names: list[str]) -> None:
-    # An environment made by uv has no pip in it.
-    pip = ["pip", "uninstall", "--yes"] if importlib.util.find_spec("pip") else ["uv", "pip", "uninstall"]
-    subprocess.run([sys.executable, "-m", *pip, *names], check=True, stdout=subprocess.DEVNULL)
+    # An environment made by uv has no pip in it. (Looking pip up with `find_spec` would tell setuptools that pip is
+    # running and switch its distutils off for the whole process.)
+    if installed("pip") is not None:
+        command = [sys.executable, "-m", "pip", "uninstall", "--yes"]
+    else:
+        command = ["uv", "pip", "uninstall", "--python", sys.executable]
+    subprocess.run([*command, *names], check=True, stdout=subprocess.DEVNULL)
 
 
 def _torchvision_needs_shim() -> bool:

@@ -57,5 +57,9 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def install() -> None:
-    """Covers later imports of torchvision in this process. Nothing happens, torch is not imported, until then."""
-    sys.meta_path.insert(0, _Finder())
+    """Covers later imports of torchvision in this process. Nothing happens, torch is not imported, until then.
+
+    A second call changes nothing: Python reads a `.pth` file twice where `lib64` links to `lib`.
+    """
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())

@@ -105,4 +105,7 @@ def test_unusable_packages_are_named_and_removed(site: Path, monkeypatch: pytest
     commands: list[list[str]] = []
     monkeypatch.setattr(cpu_stack.subprocess, "run", lambda command, **_: commands.append(command))
     assert [line.partition(":")[0] for line in cpu_stack.repair()] == ["torchaudio, triton"]
-    assert commands[0][-2:] == ["torchaudio", "triton"]
+    assert commands == [["uv", "pip", "uninstall", "--python", sys.executable, "torchaudio", "triton"]]
+    _lay(site, "pip", "26.0")
+    cpu_stack.repair()
+    assert commands[1] == [sys.executable, "-m", "pip", "uninstall", "--yes", "torchaudio", "triton"]
