@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -25,16 +26,23 @@ class Similarity(Protocol):
 
 
 class Lexical:
-    """Cosine of word counts, case ignored: 1 iff the same words as often, 0 iff none in common."""
+    """Cosine of word counts, case ignored: 1 iff the same words in the same proportions, 0 iff none in common.
+
+    Texts without a word (emoji, punctuation) are 1 where equal, else 0.
+    """
 
     name = "lexical (cosine of word counts)"
 
     def __call__(self, xs: Sequence[str], ys: Sequence[str]) -> list[float]:
-        return [_cosine(_words(x), _words(y)) for x, y in zip(xs, ys, strict=True)]
+        return [1.0 if x == y else _cosine(_words(x), _words(y)) for x, y in zip(xs, ys, strict=True)]
 
 
 class SentenceTransformer:
-    """Cosine of mean-pooled embeddings of a Hugging Face encoder directory; negative cosines count as 0."""
+    """Cosine of the sentence embeddings of a sentence-transformer directory; negative cosines count as 0.
+
+    Pooling (mean, or the first token) and the length that texts are cut to are those the directory names
+    (`1_Pooling/config.json`, `sentence_bert_config.json`); a plain encoder is mean-pooled at its own length.
+    """
 
     def __init__(self, directory: Path, name: str, batch_size: int = 128) -> None:
         from transformers import AutoModel, AutoTokenizer
@@ -45,6 +53,13 @@ class SentenceTransformer:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(directory)
         self._model: Any = AutoModel.from_pretrained(directory).eval()
         self._batch_size = batch_size
+        longest = _settings(directory / "sentence_bert_config.json").get("max_seq_length")
+        self._max_length = min(longest or self._tokenizer.model_max_length, self._model.config.max_position_embeddings)
+        pooling = {mode for mode, on in _settings(directory / "1_Pooling" / "config.json").items() if on is True}
+        pooling = {mode for mode in pooling if mode.startswith("pooling_mode_")} or {"pooling_mode_mean_tokens"}
+        if not pooling < {"pooling_mode_mean_tokens", "pooling_mode_cls_token"}:
+            raise EngineError(f"{directory}: pools by {', '.join(sorted(pooling))}; use a model of mean or cls pooling")
+        self._first_token = pooling == {"pooling_mode_cls_token"}
         self._known: dict[str, Any] = {}
 
     def __call__(self, xs: Sequence[str], ys: Sequence[str]) -> list[float]:
@@ -59,12 +74,19 @@ class SentenceTransformer:
         ordered = sorted(texts, key=lambda text: (len(text), text))
         for start in range(0, len(ordered), self._batch_size):
             batch = ordered[start : start + self._batch_size]
-            inputs = self._tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
+            inputs = self._tokenizer(
+                batch, padding=True, truncation=True, max_length=self._max_length, return_tensors="pt"
+            )
             with torch.inference_mode():
                 hidden = self._model(**inputs).last_hidden_state
             mask = inputs["attention_mask"].unsqueeze(-1)
-            pooled = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+            pooled = hidden[:, 0] if self._first_token else (hidden * mask).sum(1) / mask.sum(1)
+            pooled = torch.nn.functional.normalize(pooled, dim=-1)
             self._known.update(zip(batch, pooled, strict=True))
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def open_similarity(setting: str) -> Similarity:
@@ -101,9 +123,7 @@ def _words(text: str) -> Counter[str]:
 
 def _cosine(x: Counter[str], y: Counter[str]) -> float:
     if not x or not y:
-        return float(x == y)
-    if x == y:
-        return 1.0
+        return 0.0
     dot = sum(count * y[word] for word, count in x.items())
     norm = (sum(c * c for c in x.values()) * sum(c * c for c in y.values())) ** 0.5
     return float(dot / norm)
