@@ -27,7 +27,9 @@ class ModelSettings(BaseModel):
     build: BuildSpec | None = None
     path: str | None = Field(None, description="hub name or directory")
     revision: str | None = Field(None, description="hub revision")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the weights in training; auto is float32. With LoRA, bfloat16 halves the memory"
+    )
     trust_remote_code: bool = False
     adapter: str | None = Field(None, description="PEFT adapter directory on top of `path`")
 

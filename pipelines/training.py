@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import Interrupted, RunError
+from pipelines.files import remove, whole
 
 if TYPE_CHECKING:
     from pipelines.context import StageContext
@@ -27,8 +28,11 @@ def start_checkpoint(context: StageContext, texts: Sequence[str]) -> str:
         return str(model.adapter or model.path)
     from selfrefine.build import build_vlm
 
-    initial = context.directory / "initial"
-    build_vlm(model.build, texts, initial, context.seed)
+    # Resolved, because an adapter trained on it names it as its base, and later runs may start elsewhere.
+    initial = context.directory.resolve() / "initial"
+    if not initial.exists():
+        with whole(initial) as path:
+            build_vlm(model.build, texts, path, context.seed)
     return str(initial)
 
 
@@ -51,6 +55,8 @@ def train(context: StageContext, examples: Sequence[Example], start: str, settin
     if not examples:
         raise RunError("nothing to train on; the data have no questions with answers")
     context.close_engine()
+    checkpoint, saves = context.directory / "checkpoint", context.directory / "trainer"
+    model = context.recipe.model
     seen = 0
     with context.progress(total_steps(len(examples), settings), "training") as bar:
 
@@ -61,20 +67,23 @@ def train(context: StageContext, examples: Sequence[Example], start: str, settin
             seen = int(row["step"])
 
         try:
-            return dict(
-                fine_tune(
+            with whole(checkpoint) as path:
+                numbers = fine_tune(
                     examples,
                     start,
-                    context.directory,
+                    path,
+                    saves,
                     settings,
                     context.seed,
-                    trust_remote_code=context.recipe.model.trust_remote_code,
+                    dtype="float32" if model.dtype == "auto" else model.dtype,
+                    trust_remote_code=model.trust_remote_code,
                     on_log=on_log,
                     should_stop=lambda: context.stop.requested,
                 )
-            )
         except TrainingStopped as stopped:
             raise Interrupted(f"saved at {stopped}") from None
+    remove(saves)
+    return dict(numbers)
 
 
 def total_steps(examples: int, settings: SftSettings) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +35,13 @@ OWNED_KEYS = frozenset(
         "remove_unused_columns",
         "report_to",
         "use_cpu",
+        "logging_steps",
     }
 )
 _VISION = r".*\b(visual|vision_tower|vision_model)\b.*"
 _COMPLETE = "complete"
+_LOGGED = ("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "epoch")
+_LAST = 10
 
 
 class LoraSettings(BaseModel):
@@ -89,18 +91,24 @@ def fine_tune(
     examples: Sequence[Example],
     checkpoint: str,
     directory: Path,
+    saves: Path,
     settings: SftSettings,
     seed: int,
     *,
+    dtype: str = "float32",
     trust_remote_code: bool = False,
     on_log: Callable[[Mapping[str, Any]], None] = lambda row: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float | int]:
-    """Trains `checkpoint` on `examples` and writes the result to `directory / "checkpoint"`.
+    """Trains `checkpoint` on `examples` and writes the result to `directory`, whole only when the call has returned.
+
+    `dtype`: of the weights while they are trained; below float32 small updates are rounded away, except in adapters,
+    which stay in float32.
 
     With `settings.lora` the result is a PEFT adapter directory; an adapter given as `checkpoint` is trained further.
-    A stopped call resumes from its last saved point when called again with the same arguments, and ends with the same
-    weights. `should_stop` is asked after every step; a stop saves first and raises `TrainingStopped`.
+    A stopped call resumes from its last saved point in `saves` when called again with the same arguments, and ends
+    with the same weights; the caller removes `saves` once the result is safe. `should_stop` is asked after every step;
+    a stop saves first and raises `TrainingStopped`. The `loss` returned is the mean over the last ten steps.
     """
     import torch
     from trl import SFTConfig
@@ -110,12 +118,12 @@ def fine_tune(
     if not examples:
         raise ValueError("there is nothing to train on: no examples")
     processor = load_processor(checkpoint, trust_remote_code=trust_remote_code)
-    model = load_model(checkpoint, dtype="float32", trust_remote_code=trust_remote_code, merge=False)
+    resume = _last_save(saves)
+    model = load_model(str(resume or checkpoint), dtype=dtype, trust_remote_code=trust_remote_code, merge=False)
     _set_trainable(model, settings)
     # On CPUs, even those that multiply bfloat16 in hardware, small models train slower in it (docs/performance.md).
     gpu = torch.cuda.is_available()
     bf16 = settings.precision == "bfloat16" or (settings.precision == "auto" and gpu and torch.cuda.is_bf16_supported())
-    saves = directory / "trainer"
     config = SFTConfig(
         output_dir=str(saves),
         seed=seed,
@@ -129,6 +137,7 @@ def fine_tune(
         max_length=None,  # a cut could fall inside an image's tokens
         bf16=bf16,
         use_cpu=not gpu,
+        logging_steps=1,  # means over several steps would depend on where a resumed training began
         save_strategy="steps",
         save_steps=settings.save_every,
         save_total_limit=1,
@@ -136,17 +145,15 @@ def fine_tune(
         **({"lr_scheduler_type": "cosine", "warmup_steps": 0.03, "gradient_checkpointing": False} | dict(settings.trl)),
     )
     trainer = _trainer(model, config, examples, processor, settings, on_log, should_stop)
-    trainer.train(resume_from_checkpoint=_last_save(saves))
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if trainer.state.global_step < trainer.state.max_steps:
         raise TrainingStopped(f"step {trainer.state.global_step} of {trainer.state.max_steps}")
-    target = directory / "checkpoint"
-    trainer.save_model(str(target))
-    processor.save_pretrained(str(target))
-    # Neither is part of a checkpoint: a pickle of the arguments, which holds paths, and the points to resume from.
-    (target / "training_args.bin").unlink(missing_ok=True)
-    shutil.rmtree(saves, ignore_errors=True)
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    return {"steps": trainer.state.global_step, "examples": len(examples), "loss": losses[-1] if losses else math.nan}
+    trainer.save_model(str(directory))
+    processor.save_pretrained(str(directory))
+    # No part of a checkpoint: a pickle of the arguments, which holds paths.
+    (directory / "training_args.bin").unlink(missing_ok=True)
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row][-_LAST:]
+    return {"steps": trainer.state.global_step, "examples": len(examples), "loss": sum(losses) / len(losses)}
 
 
 def _set_trainable(model: Any, settings: SftSettings) -> None:
@@ -174,15 +181,25 @@ def _trainer(
 
     class _Watch(TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            on_log({"step": state.global_step, "steps": state.max_steps, **(logs or {})})
+            if logs and "loss" in logs:  # The summary at the end speaks of this call alone, which may have resumed.
+                kept = {key: logs[key] for key in _LOGGED if key in logs}
+                on_log({"step": state.global_step, "steps": state.max_steps, **kept})
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if should_stop() and state.global_step < state.max_steps:
+            if state.global_step >= state.max_steps:
+                control.should_save = False  # Nothing is left to resume; from such a save Trainer takes a step more.
+            elif should_stop():
                 control.should_save = control.should_training_stop = True
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             # Written last: a save without it was cut short and is not resumed from.
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+
+    class _Trainer(SFTTrainer):  # type: ignore[misc]
+        def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            # The weights are those of the save already. Trainer would look for them under the names in memory, which
+            # for vision-language models are not those in the file, and go on without them.
+            pass
 
     lora = None
     if settings.lora and not isinstance(model, PeftModel):
@@ -194,7 +211,7 @@ def _trainer(
             exclude_modules=_VISION,
             task_type="CAUSAL_LM",
         )
-    trainer = SFTTrainer(
+    trainer = _Trainer(
         model=model,
         args=config,
         train_dataset=_dataset(examples),
@@ -227,6 +244,6 @@ def _dataset(examples: Sequence[Example]) -> Any:
     return dataset.with_transform(opened)
 
 
-def _last_save(saves: Path) -> str | None:
+def _last_save(saves: Path) -> Path | None:
     whole = [path.parent for path in saves.glob(f"checkpoint-*/{_COMPLETE}")]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
