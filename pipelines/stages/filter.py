@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipelines.context import StageContext
     from pipelines.shards import Shards
     from selfrefine.triad.measure import Pair
+    from tasks.problem import Picture
 
 TRIADS_FILE = "triads.parquet"
 SCORE_PREFIX = "score."
@@ -143,17 +144,29 @@ class FilterStage(StageSettings):
         from selfrefine.triad.similarity import open_similarity
         from selfrefine.triad.vqa import ImageQuestionAnswer
 
-        pool = Pool(pairs)
+        checkpoint = context.inputs["tune"] / "checkpoint"
+        # Opened when a chunk is missing, and only then: a finished measuring loads no model.
+        pool_once = cache(lambda: Pool(pairs, self._nearest(pairs, str(checkpoint))))
         open_once = cache(open_similarity)
         prompts = context.settings("tune").prompts
 
         def work(chunk: Sequence[Pair]) -> Iterator[Mapping[str, object]]:
             similarity = open_once(self.similarity)
-            engine = context.engine(context.inputs["tune"] / "checkpoint")
+            pool = pool_once()
+            engine = context.engine(checkpoint)
             triad = ImageQuestionAnswer(engine, prompts, similarity, Decoding(self.max_new_tokens))
             yield from measure(chunk, pool, triad, similarity, self.measure, context.seed)
 
         return work
+
+    def _nearest(self, pairs: Sequence[Pair], checkpoint: str) -> dict[str, list[Picture]]:
+        from selfrefine.triad.neighbours import embed, nearest
+
+        if self.measure.edge_images < 2 or self.measure.edge_negatives != "nearest":
+            return {}
+        pictures = list({pair.picture.id: pair.picture for pair in pairs}.values())
+        found = nearest(embed(pictures, checkpoint), self.measure.edge_images - 1)
+        return {picture.id: [pictures[i] for i in indices] for picture, indices in zip(pictures, found, strict=True)}
 
     def _passes(self, scores: Mapping[str, Sequence[float | None]], i: int) -> bool:
         values = {name: scores[name][i] for name in self.select.gates}

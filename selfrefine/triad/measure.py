@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +27,9 @@ class MeasureSettings(BaseModel):
     temperature: float = Field(0.7, gt=0, description="of those samples")
     other_images: int = Field(8, ge=0, description="images that stand in for 'no image' in the visual gains")
     edge_images: int = Field(8, ge=0, description="images, the true one among them, that the pair is matched against")
+    edge_negatives: Literal["nearest", "random"] = Field(
+        "nearest", description="the others: most alike to the checkpoint's vision encoder, or by chance of one type"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +66,11 @@ class Measured:
 
 
 class Pool:
-    """All pairs of a run, from which the images of other pairs of a type are drawn."""
+    """All pairs of a run, from which other images are drawn: by chance among a type's, or the nearest if known."""
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
+    def __init__(self, pairs: Sequence[Pair], nearest: Mapping[str, Sequence[Picture]] | None = None) -> None:
+        """`nearest`: picture id → its most alike pictures, most alike first."""
+        self._nearest = nearest or {}
         self._by_type: dict[str, list[Picture]] = defaultdict(list)
         seen: set[tuple[str, str]] = set()
         for pair in pairs:
@@ -74,10 +80,17 @@ class Pool:
 
     def others(self, pair: Pair, count: int, seed: int) -> list[Picture]:
         """`count` distinct images of other pairs of the same type (all of them where there are fewer)."""
+        return self._fill({}, pair, count, seed)
+
+    def negatives(self, pair: Pair, count: int, seed: int) -> list[Picture]:
+        """The `count` nearest images; where too few are known, others of the type by chance in their place."""
+        near = self._nearest.get(pair.picture.id, ())[:count]
+        return self._fill({picture.id: picture for picture in near}, pair, count, seed)
+
+    def _fill(self, chosen: dict[str, Picture], pair: Pair, count: int, seed: int) -> list[Picture]:
         pictures = self._by_type[pair.type]
-        chosen: dict[str, Picture] = {}
         attempt = 0
-        while len(chosen) < min(count, len(pictures) - 1) and attempt < 50 * count:
+        while len(chosen) < count and attempt < 50 * count:
             picture = pictures[seed64("other", seed, pair.id, attempt) % len(pictures)]
             attempt += 1
             if picture.id != pair.picture.id:
@@ -203,7 +216,7 @@ def _edge(
     seed: int,
 ) -> None:
     """e_I = log p(Q,A|I) − log mean_j p(Q,A|I_j) over the true image and K−1 others; at most log K."""
-    images = [[pair.picture, *pool.others(pair, count - 1, seed)] for pair in pairs]
+    images = [[pair.picture, *pool.negatives(pair, count - 1, seed)] for pair in pairs]
     rows = [(pair, picture) for pair, pictures in zip(pairs, images, strict=True) for picture in pictures]
     values = iter(
         triad.log_pair(
