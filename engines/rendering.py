@@ -46,7 +46,7 @@ def open_image(path: str) -> Image.Image:
                 page = Image.new("RGBA", layered.size, "white")
                 return Image.alpha_composite(page, layered).convert("RGB")
             return image.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise EngineError(f"{Path(path).name}: not a readable image ({error})") from error
 
 

@@ -59,18 +59,19 @@ def load(task: str, split: str = "train", skip: int = 0, take: int | None = None
 
 
 def _cut(rows: Rows, skip: int, take: int | None, what: str) -> Rows:
-    units: Sequence[Picture] | Sequence[Problem] = rows.pictures or rows.problems
-    if skip + (take or 1) > len(units):
+    """A slice of the units: the images, then the problems without one."""
+    blind = [problem for problem in rows.problems if problem.image is None]
+    count = len(rows.pictures) + len(blind)
+    if skip + (take or 1) > count:
         wanted = f"skip {skip}" + (f" and take {take}" if take else "")
-        raise TaskError(
-            f"{what}: {wanted} asks for more than its {len(units)} {'images' if rows.pictures else 'problems'}"
-        )
-    end = None if take is None else skip + take
-    if not rows.pictures:
-        return Rows(rows.problems[skip:end], (), rows.dropped)
+        raise TaskError(f"{what}: {wanted} asks for more than its {count} {'images' if rows.pictures else 'problems'}")
+    end = count if take is None else skip + take
     pictures = rows.pictures[skip:end]
+    behind = len(rows.pictures)
     wanted_ids = {picture.id for picture in pictures}
-    return Rows([p for p in rows.problems if p.cluster in wanted_ids], pictures, rows.dropped)
+    kept_blind = {problem.id for problem in blind[max(0, skip - behind) : max(0, end - behind)]}
+    kept = [p for p in rows.problems if (p.cluster in wanted_ids if p.image else p.id in kept_blind)]
+    return Rows(kept, pictures, rows.dropped)
 
 
 def truth(task: str, question: str, image_id: str) -> str | None:

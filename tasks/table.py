@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from tasks.images import problem_with
 from tasks.problem import Picture, Problem, Rows, TaskError
@@ -31,10 +28,16 @@ def load(
     of which the first exchange is taken) to the table's; a field keeps its own name unless mapped. `images` is the
     folder that image paths are relative to. Rows that cannot be used are counted by reason. Raises `TaskError`.
     """
+    import datasets
+
     names = {field: field for field in FIELDS} | dict(columns or {})
     if unknown := set(names) - set(FIELDS):
         raise TaskError(f"{source}: columns maps {sorted(unknown)}, which are none of {', '.join(FIELDS)}")
     table = _open(split, source, subset)
+    # Images stay bytes: one that cannot be decoded is a row to count, not an end to reading.
+    for column, feature in table.features.items():
+        if isinstance(feature, datasets.Image):
+            table = table.cast_column(column, datasets.Image(decode=False))
     present = set(table.column_names)
     for field, column in (columns or {}).items():
         if column not in present:
@@ -101,21 +104,21 @@ def _texts(row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, str]:
 
 def _image(value: Any, folder: Path | None) -> tuple[str | None, str, str | None]:
     """(path, id, reason it cannot be used). An image inside the table is kept as a file in the datasets cache."""
-    if value is None:
+    if not value:
         return None, "", None
-    if isinstance(value, Image.Image):
-        buffer = io.BytesIO()
-        value.save(buffer, "PNG")
-        digest = sha256(buffer.getvalue()).hexdigest()
+    if isinstance(value, Mapping):
+        if value.get("bytes") is None:
+            return _image(value.get("path"), folder)
         import datasets
 
-        path = Path(datasets.config.HF_DATASETS_CACHE) / "trivium-images" / f"{digest}.png"
+        digest = sha256(value["bytes"]).hexdigest()
+        path = Path(datasets.config.HF_DATASETS_CACHE) / "trivium-images" / digest
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".part")
-            partial.write_bytes(buffer.getvalue())
+            partial.write_bytes(value["bytes"])
             partial.replace(path)
-        return str(path), digest[:16], None
+        return str(path), digest[:16], problem_with(path)
     path = (folder / str(value)) if folder else Path(str(value))
     if not path.is_file():
         return None, "", "missing_image"

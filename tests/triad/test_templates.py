@@ -17,7 +17,9 @@ from selfrefine.triad.templates import (
     render_question,
 )
 
-PIECES = st.sampled_from([QUESTION_LABEL, ANSWER_LABEL, "Answer", ":", "\n", " ", "🦊", "[0.1, 0.2, 0.3, 0.4]", "<image>"])
+PIECES = st.sampled_from(
+    [QUESTION_LABEL, ANSWER_LABEL, "Answer", ":", "\n", " ", "🦊", "[0.1, 0.2, 0.3, 0.4]", "<image>"]
+)
 TEXTS = st.one_of(st.text(), st.lists(st.one_of(PIECES, st.text(max_size=5)), max_size=6).map("".join))
 
 

@@ -1,0 +1,171 @@
+"""Tables of every kind give the same problems; what cannot be used is counted or named."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks import table
+from tasks.problem import Problem, TaskError
+
+ROWS = [
+    {"question": "what is it?", "answer": "a cat", "image": "cat.png", "id": "c", "kind": "animal"},
+    {"question": "where, \"it\" asks,\nis it?", "answer": "on a 🦊", "image": "fox.png", "id": "f", "kind": "place"},
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for i, name in enumerate(("cat.png", "fox.png")):
+        Image.fromarray(np.full((4, 4, 3), 100 * i, dtype=np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+def written(rows: Sequence[Mapping[str, Any]], path: Path) -> str:
+    import datasets
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(list(rows)))
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".parquet":
+        parquet.write_table(arrow.Table.from_pylist(list(rows)), path)
+    elif path.name == "split":
+        datasets.DatasetDict({"train": datasets.Dataset.from_list(list(rows))}).save_to_disk(str(path))
+    else:
+        datasets.Dataset.from_list(list(rows)).save_to_disk(str(path))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet", "saved", "split"])
+def test_every_format_gives_the_same_problems(name: str, folder: Path) -> None:
+    rows = table.load("train", written(ROWS, folder / name), images=str(folder))
+    assert rows.problems == [
+        Problem(r["id"], r["question"], r["answer"], str(folder / r["image"]), r["image"], r["kind"]) for r in ROWS
+    ]
+    assert [(p.id, p.path) for p in rows.pictures] == [(n, str(folder / n)) for n in ("cat.png", "fox.png")]
+    assert rows.dropped == ()
+
+
+def test_columns_are_mapped_and_a_missing_one_is_named_with_those_there_are(folder: Path) -> None:
+    source = written([{"q": "what?", "label": "cat", "n": 7}], folder / "rows.jsonl")
+    rows = table.load("train", source, columns={"question": "q", "answer": "label", "id": "n"})
+    assert rows.problems == [Problem("7", "what?", "cat", None, "7", "")]
+    with pytest.raises(TaskError, match=r"rows\.jsonl: no column 'lable' for answer; it has label, n, q"):
+        table.load("train", source, columns={"question": "q", "answer": "lable"})
+    with pytest.raises(TaskError, match=r"columns maps \['anwser'\]"):
+        table.load("train", source, columns={"anwser": "label"})
+    with pytest.raises(TaskError, match="neither a question nor an image column"):
+        table.load("train", source)
+
+
+def test_what_cannot_be_used_is_counted(folder: Path) -> None:
+    (folder / "zero.png").touch()
+    (folder / "text.png").write_text("no image")
+    more = [
+        {"question": "q", "answer": "a", "image": "nowhere.png"},
+        {"question": "q", "answer": "a", "image": "zero.png"},
+        {"question": "q", "answer": "a", "image": "text.png"},
+        {"question": "", "answer": "a", "image": None},
+        {"question": "q", "answer": " ", "image": ""},
+        {"question": "without an image", "answer": "is fine", "image": ""},
+    ]
+    rows = table.load("train", written([*ROWS, *more], folder / "rows.jsonl"), images=str(folder))
+    assert dict(rows.dropped) == {"missing_image": 1, "empty": 3, "unreadable": 1}
+    assert [p.question for p in rows.problems] == [ROWS[0]["question"], ROWS[1]["question"], "without an image"]
+    assert rows.problems[-1].image is None
+    with pytest.raises(TaskError, match=r"no usable row \(1 empty\)"):
+        table.load("train", written(more[3:4], folder / "bad.jsonl"))
+
+
+def test_llava_conversations_give_their_first_exchange(folder: Path) -> None:
+    turns = [
+        {"from": "human", "value": "<image>\nWhat is it?"},
+        {"from": "gpt", "value": "A cat."},
+        {"from": "human", "value": "Where?"},
+        {"from": "gpt", "value": "Here."},
+    ]
+    blind = [{"from": "human", "value": "Say hi."}, {"from": "gpt", "value": "Hi."}]
+    source = written(
+        [
+            {"id": "1", "image": "cat.png", "conversations": turns},
+            {"id": "2", "image": None, "conversations": blind},
+            {"id": "3", "image": None, "conversations": blind[:1]},
+        ],
+        folder / "llava.json",
+    )
+    rows = table.load("train", source, images=str(folder))
+    assert [(p.id, p.question, p.answer, p.image) for p in rows.problems] == [
+        ("1", "What is it?", "A cat.", str(folder / "cat.png")),
+        ("2", "Say hi.", "Hi.", None),
+    ]
+    assert dict(rows.dropped) == {"empty": 1}
+
+
+def test_images_inside_the_table_become_files_and_broken_ones_are_counted(folder: Path, cache: Path) -> None:
+    import datasets
+
+    whole = (folder / "cat.png").read_bytes()
+    cells = [{"bytes": data, "path": None} for data in (whole, whole[:40], b"", whole)]
+    data = {"image": cells, "question": ["a?", "b?", "c?", "d?"], "answer": ["1", "2", "3", "4"]}
+    features = datasets.Features(
+        {"image": datasets.Image(), "question": datasets.Value("string"), "answer": datasets.Value("string")}
+    )
+    saved = datasets.Dataset.from_dict(data, features=features)
+    saved.save_to_disk(str(folder / "saved"))
+    saved.to_parquet(str(folder / "rows.parquet"))
+    for name in ("saved", "rows.parquet"):
+        rows = table.load("train", str(folder / name))
+        assert [p.question for p in rows.problems] == ["a?", "d?"]
+        assert dict(rows.dropped) == {"unreadable": 1, "empty": 1}
+        # Equal images are one image: one picture, one cluster, one file.
+        assert len(rows.pictures) == 1 and {p.cluster for p in rows.problems} == {rows.pictures[0].id}
+        assert Path(rows.pictures[0].path).read_bytes() == whole
+        assert cache in Path(rows.pictures[0].path).parents
+    assert not list(cache.rglob("*.part"))
+
+
+def test_images_without_questions_are_pictures(folder: Path) -> None:
+    source = written([{"image": "cat.png"}, {"image": "fox.png"}], folder / "rows.csv")
+    rows = table.load("train", source, images=str(folder))
+    assert [p.id for p in rows.pictures] == ["cat.png", "fox.png"] and rows.problems == []
+
+
+def test_a_source_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "x.xlsx").touch()
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 torn")
+    (tmp_path / "torn.jsonl").write_text('{"question": "a"\n')
+    for source, words in {
+        "./nowhere.jsonl": "no such file",
+        str(tmp_path / "x.xlsx"): "not one of",
+        str(tmp_path / "torn.parquet"): "cannot be read",
+        str(tmp_path / "torn.jsonl"): "cannot be read",
+    }.items():
+        with pytest.raises(TaskError, match=words) as caught:
+            table.load("train", source)
+        assert "\n" not in str(caught.value)
+    written(ROWS, tmp_path / "split")
+    with pytest.raises(TaskError, match="split dev: cannot be read"):
+        table.load("dev", str(tmp_path / "split"))
