@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -176,6 +177,10 @@ def tasks_show(
 
 def main() -> None:
     """Entry point of the command."""
+    # Libraries' own bars and notices would tear ours; they read these when first imported, which comes later.
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     app(prog_name="trivium")
 
 
