@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,14 +13,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from engines.base import Decoding, EngineError, Request, ScoreRequest
+from engines.checkpoint import load_model
 from engines.endpoint import EndpointEngine
 from engines.settings import EndpointSettings, TransformersSettings
 from engines.transformers import TransformersEngine
@@ -33,18 +37,27 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@dataclass(frozen=True)
+class Server:
+    url: str
+    checkpoint: str
+    reference: str  # the same weights, without the sampling defaults that the server finds beside its own
+
+
 @pytest.fixture(scope="module")
-def server(make_vlm: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """(url, checkpoint) of a vLLM server in a process of its own."""
+def server(make_vlm: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A vLLM server in a process of its own."""
     pytest.importorskip("vllm", reason="vLLM is not installed", exc_type=ImportError)
-    checkpoint, port = str(make_vlm()), _free_port()
-    # A server fills what a request leaves out from this file; the client has to say everything.
-    generation = Path(checkpoint, "generation_config.json")
-    kept = generation.read_text()
-    generation.write_text(json.dumps(json.loads(kept) | {"repetition_penalty": 1.9, "top_k": 1, "do_sample": True}))
-    log = tmp_path_factory.mktemp("server") / "log.txt"
+    folder = tmp_path_factory.mktemp("server")
+    served, reference, log, port = folder / "served", folder / "reference", folder / "log.txt", _free_port()
+    _shake(make_vlm(), reference)
+    shutil.copytree(reference, served)
+    # A server fills what a request leaves out from this file, so the client has to say everything.
+    defaults = {"repetition_penalty": 1.9, "top_k": 1, "do_sample": True}
+    generation = served / "generation_config.json"
+    generation.write_text(json.dumps(json.loads(generation.read_text()) | defaults))
     command = ["-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
-    options = ["--model", checkpoint, "--dtype", "float32", "--enforce-eager", "--max-num-seqs", "8"]
+    options = ["--model", str(served), "--dtype", "float32", "--enforce-eager", "--max-num-seqs", "8"]
     environment = os.environ | {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -59,13 +72,27 @@ def server(make_vlm: Callable[..., Path], tmp_path_factory: pytest.TempPathFacto
         deadline = time.monotonic() + START
         while not _answers(f"http://127.0.0.1:{port}/health"):
             if process.poll() is not None or time.monotonic() > deadline:
-                pytest.skip(f"the vLLM server did not start: {log.read_text()[-500:]}")
+                pytest.skip(f"the vLLM server did not start within {START:g} s: {log.read_text()[-500:]}")
             time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}", checkpoint
+        yield Server(f"http://127.0.0.1:{port}", str(served), str(reference))
     finally:
         process.terminate()
-        process.wait(30)
-        generation.write_text(kept)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _shake(checkpoint: Path, into: Path) -> None:
+    """Copies a checkpoint with its weights disturbed: a fresh model only repeats itself, whatever it is told."""
+    shutil.copytree(checkpoint, into)
+    model = load_model(str(checkpoint))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.2)
+    model.save_pretrained(into)
 
 
 def _answers(url: str) -> bool:
@@ -76,21 +103,22 @@ def _answers(url: str) -> bool:
 
 
 def test_endpoint_agrees_with_transformers(
-    server: tuple[str, str], requests_: list[Request], score_requests: list[ScoreRequest]
+    server: Server, requests_: list[Request], score_requests: list[ScoreRequest]
 ) -> None:
-    url, checkpoint = server
-    local = TransformersEngine.open(TransformersSettings(), checkpoint)
-    with closing(EndpointEngine(EndpointSettings(url=url), checkpoint)) as engine:
-        assert list(engine.generate(requests_)) == list(local.generate(requests_))
+    local = TransformersEngine.open(TransformersSettings(), server.reference)
+    with closing(EndpointEngine(EndpointSettings(url=server.url), server.checkpoint)) as engine:
+        expected = list(local.generate(requests_))
+        assert len({generation.text for generation in expected}) > 1
+        assert any(len(set(g.token_ids)) < len(g.token_ids) for g in expected)  # a repetition penalty would show
+        assert list(engine.generate(requests_)) == expected
         for one, other in zip(local.score(score_requests), engine.score(score_requests), strict=True):
             assert other.error is None
             assert other.logprobs == pytest.approx(one.logprobs, abs=1e-4, rel=0)
 
 
 def test_endpoint_samples_by_seed_and_reports_bad_rows(
-    server: tuple[str, str], requests_: list[Request], tmp_path: Path
+    server: Server, requests_: list[Request], tmp_path: Path
 ) -> None:
-    url, checkpoint = server
     torn = tmp_path / "torn.png"
     torn.write_bytes(b"")
     warm = Decoding(12, temperature=1.0)
@@ -99,7 +127,7 @@ def test_endpoint_samples_by_seed_and_reports_bad_rows(
         Request("torn", requests_[0].messages, str(torn)),
         Request("long", [{"role": "user", "content": "what? " * 600}]),
     ]
-    with closing(EndpointEngine(EndpointSettings(url=url), checkpoint)) as engine:
+    with closing(EndpointEngine(EndpointSettings(url=server.url), server.checkpoint)) as engine:
         first = list(engine.generate([*bad, *asked]))
         assert [g.finish for g in first[:2]] == ["error", "error"]
         assert "torn.png" in str(first[0].error) and "512" in str(first[1].error)
@@ -107,12 +135,11 @@ def test_endpoint_samples_by_seed_and_reports_bad_rows(
         assert len({g.text for g in first[2:]}) > 1
 
 
-def test_another_model_is_not_taken_for_the_checkpoint(server: tuple[str, str], make_vlm: Callable[..., Path]) -> None:
-    url, checkpoint = server
-    other = str(make_vlm("qwen2_5_vl", False))
-    with pytest.raises(EngineError, match=f"serves {checkpoint}, not {other}"):
-        EndpointEngine(EndpointSettings(url=url), other)
-    EndpointEngine(EndpointSettings(url=url, model=checkpoint), other).close()
+def test_another_model_is_not_taken_for_the_checkpoint(server: Server) -> None:
+    other = server.reference
+    with pytest.raises(EngineError, match=f"serves {server.checkpoint}, not {other}"):
+        EndpointEngine(EndpointSettings(url=server.url), other)
+    EndpointEngine(EndpointSettings(url=server.url, model=server.checkpoint), other).close()
 
 
 class _Script(BaseHTTPRequestHandler):
@@ -127,7 +154,7 @@ class _Script(BaseHTTPRequestHandler):
         wait, status, body = self.replies[min(len(self.asked), len(self.replies)) - 1]
         time.sleep(wait)
         content = json.dumps(body).encode()
-        with contextlib.suppress(BrokenPipeError):  # a client that waited no longer
+        with contextlib.suppress(ConnectionError):  # a client that waited no longer
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
