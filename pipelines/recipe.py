@@ -42,7 +42,7 @@ class Recipe(BaseModel):
     data: dict[str, DataSettings] = Field(min_length=1)
     stages: list[AnyStage] = Field(min_length=1)
     arms: dict[Name, dict[str, Any]] = Field(
-        {}, description="arm -> dotted overrides of stages, such as filter.top: 0.2"
+        {}, description="arm -> dotted overrides of stages, such as filter.select.fraction: 0.2"
     )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         [], description="the whole chain once for each; `seed` is then unused"
