@@ -1,0 +1,141 @@
+"""Measures what docs/performance.md shows, and prints one table: `python -m benchmarks.run [SECTION ...]`.
+
+Run it from the repository's root with OMP_NUM_THREADS=1 and nothing beside. Each section has a process of its own, so
+that no engine finds the traces of another. All is measured in one run, so its ratios are of one machine at one time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import commands, engines_compared, overhead, precision
+from pipelines import machine
+
+Result = TypeVar("Result")
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    measured: str
+    goal: str = ""
+
+
+def measure_commands(directory: Path) -> Iterator[Row]:
+    for arguments, goal in (
+        (["--help"], "< 0.5 s"),
+        (["rewards", "list"], "< 0.5 s"),
+        (["run", "recipes/quickstart.yaml", "--plan"], "< 1.5 s"),
+    ):
+        wall, processor, torch = commands.seconds_of(*arguments)
+        shown = f"{wall:.2f} s ({processor:.2f} s of the processor), torch {'IS' if torch else 'not'} imported"
+        yield Row(f"trivium {' '.join(arguments)}", shown, f"{goal}, no torch")
+
+
+def measure_overhead(directory: Path) -> Iterator[Row]:
+    """Twice in one process: the first run imports pyarrow, scipy and pandas and reads the questions."""
+    for name, delay in (("imports and first reading", 0.0), ("everything else", 0.25)):
+        beyond, engine = overhead.run_around_delayed_engine(
+            directory / name.partition(" ")[0], images=256, problems=1000, delay=delay
+        )
+        total = sum(beyond.values())
+        each = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in beyond.items())
+        if delay:
+            share = f"{total / engine.waited:.1%} of {engine.waited:.0f} s in the engine, {engine.requests} requests"
+            yield Row("pipeline beside the engine, warm", f"{share} ({each} s)", "< 3 %")
+        else:
+            yield Row("pipeline, once per process", f"{total:.1f} s, imports included ({each} s)")
+
+
+def measure_engines(directory: Path) -> Iterator[Row]:
+    sizes = ((128, 4), (512, 8))
+    if reason := engines_compared.why_no_vllm():
+        yield Row("vLLM against transformers", f"skipped: {reason}")
+        return
+    for hidden_size, layers in sizes:
+        arguments = (hidden_size, layers, 16)
+        ours = _alone(engines_compared.generate_and_score, engines_compared.transformers_settings(), *arguments)
+        theirs = _alone(engines_compared.generate_and_score, engines_compared.vllm_settings(), *arguments)
+        for what, a, b in zip(("generates", "scores"), ours, theirs, strict=True):
+            label = f"vLLM {what}, hidden size {hidden_size}, {layers} layers"
+            yield Row(label, f"{a / b:.2f} times as fast as transformers ({b:.1f} s against {a:.1f} s)")
+
+
+def measure_orders(directory: Path) -> Iterator[Row]:
+    if reason := engines_compared.why_no_vllm():
+        yield Row("questions grouped by image", f"skipped: {reason}")
+        return
+    taken = engines_compared.orders(directory, images=12)
+    shown = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in taken.items())
+    yield Row("vLLM, 16 questions on each of 12 images", shown)
+
+
+def measure_precision(directory: Path) -> Iterator[Row]:
+    float32 = precision.seconds_per_step(directory, "float32")
+    bfloat16 = precision.seconds_per_step(directory, "bfloat16")
+    shown = f"float32 {float32:.2f} s, bfloat16 {bfloat16:.2f} s: {bfloat16 / float32:.1f} times as long"
+    yield Row("training step of the quickstart's model, batch of 16", shown)
+
+
+SECTIONS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    "commands": measure_commands,
+    "overhead": measure_overhead,
+    "engines": measure_engines,
+    "orders": measure_orders,
+    "precision": measure_precision,
+}
+
+
+def main(chosen: list[str]) -> int:
+    if unknown := [name for name in chosen if name not in SECTIONS]:
+        print(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}", file=sys.stderr)
+        return 2
+    before = os.getloadavg()[0]
+    table = Table("what", "measured", "goal", title="Trivium benchmarks", box=None)
+    for name in chosen or SECTIONS:
+        for row in _in_own_process(_rows, name):
+            table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160
+    console.print(table, markup=False)
+    threads = os.environ.get("OMP_NUM_THREADS", "not set")
+    versions = machine.package_versions()
+    shown = ", ".join(
+        f"{name} {versions[name]}" for name in ("python", "torch", "transformers", "vllm") if name in versions
+    )
+    print(f"{machine.device()}, {os.cpu_count()} cores, OMP_NUM_THREADS {threads}, {shown}")
+    print(f"load average over a minute: {before:.1f} before, {os.getloadavg()[0]:.1f} after")
+    return 0
+
+
+def _rows(name: str) -> list[Row]:
+    with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(sys.stderr):
+        return list(SECTIONS[name](Path(directory)))
+
+
+def _alone(function: Callable[..., tuple[float, float]], *arguments: object) -> tuple[float, float]:
+    """Calls `function(DIRECTORY, *arguments)` in a process of its own."""
+    with tempfile.TemporaryDirectory() as directory:
+        return _in_own_process(function, Path(directory), *arguments)
+
+
+def _in_own_process(function: Callable[..., Result], *arguments: object) -> Result:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
