@@ -132,7 +132,9 @@ def _arm(
 ) -> list[Link]:
     where = f"arms.{arm}"
     if not overrides:
-        raise RecipeError(f"{where}: overrides nothing; name a setting, such as filter.select.fraction: 0.2, or remove the arm")
+        raise RecipeError(
+            f"{where}: overrides nothing; name a setting, such as filter.select.fraction: 0.2, or remove the arm"
+        )
     names = [str(stage.name) for stage in stages]
     by_stage: dict[str, list[tuple[str, object]]] = {}
     for dotted, value in overrides.items():
