@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.problem import Picture, Problem, Rows, TaskError
+from tasks.problem import Rows, TaskError
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 
 import pytest
 
@@ -26,7 +27,7 @@ def test_splits_are_disjoint_and_whole() -> None:
         assert r.dropped == ()
         # Questions of an image stand together, so that a slice by images is a slice of questions.
         clusters = [p.cluster for p in r.problems]
-        assert sum(a != b for a, b in zip(clusters, clusters[1:], strict=False)) == len(pictures[split]) - 1
+        assert sum(a != b for a, b in itertools.pairwise(clusters)) == len(pictures[split]) - 1
 
 
 def test_the_audit_agrees_with_every_labelled_answer() -> None:

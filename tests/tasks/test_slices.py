@@ -70,7 +70,7 @@ def test_names_and_options_are_checked(tmp_path: Path) -> None:
         registry.entry("zzz")
     with pytest.raises(TaskError, match=r"task images: .*'foldr'"):
         registry.load("images", foldr=str(tmp_path))
-    with pytest.raises(TaskError, match="task table: .*source"):
+    with pytest.raises(TaskError, match=r"task table: .*source"):
         registry.load("table")
     assert [each.name for each in registry.entries()] == ["easy-vqa", "images", "table"]
     assert registry.truth("images", "what?", "a.png") is None

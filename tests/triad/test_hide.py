@@ -65,5 +65,5 @@ def test_a_sample_without_an_image_hides_its_answer() -> None:
 
 
 def test_shares_that_are_no_split_are_refused() -> None:
-    with pytest.raises(ValidationError, match="must be 1, not 0.9"):
+    with pytest.raises(ValidationError, match=r"must be 1, not 0\.9"):
         Split(pair=0.4)
