@@ -33,15 +33,22 @@ def why_no_vllm() -> str | None:
 
 
 def generate_and_score(
-    directory: Path, settings: EngineSettings, hidden_size: int, layers: int, images: int
-) -> tuple[float, float]:
-    """Seconds to generate, and to score, for `images` pictures with four questions each; the engine is warm."""
-    checkpoint = build(directory, hidden_size=hidden_size, layers=layers)
+    directory: Path, settings: EngineSettings, sizes: Sequence[tuple[int, int]], images: int
+) -> list[tuple[float, float]]:
+    """Seconds to generate, and to score, for `images` pictures with four questions each; the engine is warm.
+
+    One pair for each of `sizes`, which are hidden size and layers.
+    """
     paths = pictures(directory, 2 * images)
-    with closing(open_engine(settings, checkpoint)) as engine:
-        _answer(engine, paths[images:], QUESTIONS[:4])
-        _score(engine, paths[images:], QUESTIONS[:4])
-        return _answer(engine, paths[:images], QUESTIONS[:4]), _score(engine, paths[:images], QUESTIONS[:4])
+    taken = []
+    for hidden_size, layers in sizes:
+        checkpoint = build(directory, hidden_size=hidden_size, layers=layers)
+        with closing(open_engine(settings, checkpoint)) as engine:
+            _answer(engine, paths[images:], QUESTIONS[:4])
+            _score(engine, paths[images:], QUESTIONS[:4])
+            asked = paths[:images]
+            taken.append((_answer(engine, asked, QUESTIONS[:4]), _score(engine, asked, QUESTIONS[:4])))
+    return taken
 
 
 def orders(directory: Path, images: int) -> dict[str, float]:

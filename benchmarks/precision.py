@@ -30,5 +30,13 @@ def seconds_per_step(
         if "loss" in row:
             marks.append(time.process_time())
 
-    fine_tune(examples, str(checkpoint), directory / precision, settings, seed=0, on_log=note)
+    fine_tune(
+        examples,
+        str(checkpoint),
+        directory / precision,
+        directory / f"{precision}-saves",
+        settings,
+        seed=0,
+        on_log=note,
+    )
     return median(b - a for a, b in pairwise(marks[1:]))
