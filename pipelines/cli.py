@@ -185,12 +185,15 @@ def main() -> None:
 
 
 def _plan(recipe: Recipe, root: Path, selection: Selection) -> None:
+    from pipelines.chain import unseen
     from pipelines.plan import legs, plan
     from pipelines.tables import plan_table
 
     parts = legs(recipe, root)
     typer.echo(f"{root}")
     _print(plan_table(plan(parts), selection.of(parts)))
+    for line in unseen(recipe):
+        typer.echo(line)
 
 
 def _run(recipe: Recipe, root: Path, selection: Selection) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from engines.settings import missing_engine
 from pipelines import machine
 from pipelines.context import StageContext
 from pipelines.errors import Interrupted, RunError, explain
@@ -16,7 +17,7 @@ from pipelines.files import remove, sweep, write_json, write_text
 from pipelines.lock import locked
 from pipelines.manifest import ATTEMPT_FILE, MANIFEST_FILE, Manifest, output_files
 from pipelines.metrics import Metrics
-from pipelines.plan import Selection, Step, legs, read_by
+from pipelines.plan import Selection, Step, legs, plan, read_by
 from pipelines.recipe import Recipe
 from pipelines.shards import KEY_FILE
 from pipelines.stage import StageHandle, StageResult
@@ -34,6 +35,10 @@ def run(recipe: Recipe, root: Path, selection: Selection, say: Say) -> None:
     """
     parts = legs(recipe, root)
     selected = selection.of(parts)
+    due = [step for step in plan(parts) if step.reason and step.leg.label + step.link.name in selected]
+    missing = missing_engine(recipe.engine)
+    if missing and any("engine" in step.link.settings.uses for step in due):
+        raise RunError(f"engine.kind: {missing}")
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -77,6 +77,12 @@ class DataSettings(BaseModel):
 
         return load(**self.model_dump())
 
+    def check(self) -> str | None:
+        """Looks without loading: None, or a line on what cannot be looked at yet. Raises `TaskError`."""
+        from tasks.registry import check
+
+        return check(**self.model_dump())
+
     def files(self) -> dict[str, str]:
         """Fingerprints of the local files and directories it names."""
         texts = {

@@ -33,10 +33,17 @@ _OPEN = re.compile(
 )
 
 
-def load(split: str) -> Rows:
-    """The questions of a split, grouped by image, and its images. Raises `TaskError` for an unknown split."""
+def check(split: str) -> str | None:
+    """Raises `TaskError` for an unknown split, and where the package is missing."""
     if split not in SPLITS:
         raise TaskError(f"easy-vqa has no split {split!r}; it has {', '.join(SPLITS)}")
+    _data()
+    return None
+
+
+def load(split: str) -> Rows:
+    """The questions of a split, grouped by image, and its images. Raises `TaskError` for an unknown split."""
+    check(split)
     folder = "test" if split == "test" else "train"
     directory = _data() / folder
     problems = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -18,12 +19,8 @@ def load(split: str, folder: str) -> Rows:
 
     A picture's id is its path inside the folder. `split` names a subfolder of that name where there is one.
     """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise TaskError(f"{folder}: no such folder of images")
-    if (root / split).is_dir():
-        root = root / split
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    root = _root(split, folder)
+    files = sorted(_files(root))
     dropped: Counter[str] = Counter()
     pictures = []
     for path in files:
@@ -32,9 +29,33 @@ def load(split: str, folder: str) -> Rows:
         else:
             pictures.append(Picture(path.relative_to(root).as_posix(), str(path.resolve())))
     if not pictures:
-        why = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())) or "no image files in it"
-        raise TaskError(f"{root}: nothing to work on ({why}); images end in {', '.join(sorted(SUFFIXES))}")
+        raise _nothing(root, ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())))
     return Rows((), pictures, tuple(sorted(dropped.items())))
+
+
+def check(split: str, folder: str) -> str | None:
+    """Raises `TaskError` where there is no folder, or no image file in it; images are not opened."""
+    root = _root(split, folder)
+    if next(_files(root), None) is None:
+        raise _nothing(root, "")
+    return None
+
+
+def _root(split: str, folder: str) -> Path:
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise TaskError(f"{folder}: no such folder of images")
+    return root / split if (root / split).is_dir() else root
+
+
+def _files(root: Path) -> Iterator[Path]:
+    return (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def _nothing(root: Path, why: str) -> TaskError:
+    return TaskError(
+        f"{root}: nothing to work on ({why or 'no image files in it'}); images end in {', '.join(sorted(SUFFIXES))}"
+    )
 
 
 def problem_with(path: Path) -> str | None:

