@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -51,6 +51,19 @@ class BuildSpec(BaseModel):
     vocab_size: int = Field(512, ge=300, description="at most; fewer where the texts give no more merges")
     max_length: int = Field(1024, ge=64, description="tokens of context")
     tie_word_embeddings: bool = True
+
+    @model_validator(mode="after")
+    def _divisible(self) -> BuildSpec:
+        merged = 2 * self.patch_size if self.architecture == "qwen2_5_vl" else self.patch_size
+        for whole, part in (
+            ("hidden_size", 2 * self.heads),  # rotary embeddings turn pairs of numbers
+            ("heads", self.kv_heads),
+            ("vision_hidden_size", 2 * self.vision_heads),
+            ("image_size", merged),
+        ):
+            if getattr(self, whole) % part:
+                raise ValueError(f"{whole} = {getattr(self, whole)} must be a multiple of {part}")
+        return self
 
 
 def build_vlm(spec: BuildSpec, texts: Iterable[str], directory: Path, seed: int) -> None:
