@@ -114,9 +114,12 @@ class TransformersEngine:
             yield batch
 
     def _inputs(
-        self, requests: Sequence[_Item], texts: Sequence[str]
+        self, requests: Sequence[_Item], texts: Sequence[str], room: Sequence[int]
     ) -> tuple[dict[str, Any], list[int], dict[int, str]]:
-        """Left-padded model inputs of the readable rows, their indices, and the errors of the others."""
+        """Left-padded model inputs of the usable rows, their indices, and the errors of the others.
+
+        A row is usable if its image can be read and its prompt leaves `room` tokens for what follows.
+        """
         rows, images, errors = [], [], {}
         for i, request in enumerate(requests):
             if request.image is not None:
@@ -128,11 +131,23 @@ class TransformersEngine:
             rows.append(i)
         if not rows:
             return {}, [], errors
-        given: dict[str, Any] = {"text": [texts[i] for i in rows]} | ({"images": images} if images else {})
-        inputs = self._renderer.processor(
+        inputs = self._processed([texts[i] for i in rows], images)
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        problems = [self._too_long(length + room[i]) for i, length in zip(rows, lengths, strict=True)]
+        if any(problems):
+            errors |= {i: problem for i, problem in zip(rows, problems, strict=True) if problem}
+            images = [image for image, problem in zip(images, problems, strict=bool(images)) if not problem]
+            rows = [i for i, problem in zip(rows, problems, strict=True) if not problem]
+            if not rows:
+                return {}, [], errors
+            inputs = self._processed([texts[i] for i in rows], images)
+        return {k: v.to(self._model.device) for k, v in inputs.items()}, rows, errors
+
+    def _processed(self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> Any:
+        given: dict[str, Any] = {"text": list(texts)} | ({"images": list(images)} if images else {})
+        return self._renderer.processor(
             **given, padding=True, padding_side="left", return_tensors="pt", add_special_tokens=False
         )
-        return {k: v.to(self._model.device) for k, v in inputs.items()}, rows, errors
 
     def _picture(self, path: str) -> Image.Image:
         return self._image(path)
@@ -144,15 +159,13 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _generate_batch(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Generation]:
-        inputs, rows, errors = self._inputs(requests, texts)
+        inputs, rows, errors = self._inputs(requests, texts, [r.decoding.max_new_tokens for r in requests])
         out = {i: Generation(requests[i].id, "", (), "error", 0, error) for i, error in errors.items()}
         if not rows:
             return [out[i] for i in range(len(requests))]
         asked = [requests[i] for i in rows]
         width = inputs["input_ids"].shape[1]
         limit = max(request.decoding.max_new_tokens for request in asked)
-        if problem := self._too_long(width + limit):
-            return [Generation(r.id, "", (), "error", width, problem) for r in requests]
         sampling = SeededSampling([r.decoding for r in asked], [r.seed for r in asked])
         pad = self._renderer.tokenizer.pad_token_id
         config = GenerationConfig(
@@ -162,14 +175,17 @@ class TransformersEngine:
             pad_token_id=pad,
             suppress_tokens=list(self._renderer.banned_ids) or None,
         )
-        was_training = self._model.training
+        was_training, defaults = self._model.training, self._model.generation_config
         self._model.eval()
-        sequences = self._model.generate(
-            **inputs,
-            generation_config=config,
-            logits_processor=LogitsProcessorList([sampling]),
-        )
-        self._model.train(was_training)
+        # What a request leaves out, transformers would take from the checkpoint (Qwen2.5-VL: a repetition penalty).
+        self._model.generation_config = GenerationConfig()
+        try:
+            sequences = self._model.generate(
+                **inputs, generation_config=config, logits_processor=LogitsProcessorList([sampling])
+            )
+        finally:
+            self._model.generation_config = defaults
+            self._model.train(was_training)
         lengths = inputs["attention_mask"].sum(1).tolist()
         for i, request, tokens, length in zip(rows, asked, sequences[:, width:].tolist(), lengths, strict=True):
             out[i] = self._completion(request, tokens[: request.decoding.max_new_tokens], length)
@@ -183,15 +199,13 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _score_batch(self, requests: Sequence[ScoreRequest], texts: Sequence[str]) -> list[Score]:
-        inputs, rows, errors = self._inputs(requests, texts)
+        every = [self._renderer.target_ids(r.messages, r.target, r.image is not None) for r in requests]
+        inputs, rows, errors = self._inputs(requests, texts, [len(target) for target in every])
         out = {i: Score(requests[i].id, (), error) for i, error in errors.items()}
         if not rows:
             return [out[i] for i in range(len(requests))]
-        asked = [requests[i] for i in rows]
-        targets = [self._renderer.target_ids(r.messages, r.target, r.image is not None) for r in asked]
+        asked, targets = [requests[i] for i in rows], [every[i] for i in rows]
         longest = max(len(target) for target in targets)
-        if problem := self._too_long(inputs["input_ids"].shape[1] + longest):
-            return [Score(r.id, (), problem) for r in requests]
         ids = torch.zeros(len(asked), longest, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for row, target in enumerate(targets):

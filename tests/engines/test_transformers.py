@@ -25,7 +25,7 @@ WARM = Decoding(12, temperature=1.0, top_p=0.9)
 
 @pytest.fixture(scope="module", params=["qwen2_5_vl", "llava"])
 def checkpoint(request: pytest.FixtureRequest, make_vlm: Callable[..., Path]) -> str:
-    return str(make_vlm(request.param))
+    return str(make_vlm(request.param, tied=False))
 
 
 @pytest.fixture
