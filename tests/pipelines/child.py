@@ -3,8 +3,9 @@
     child.py trivium ARGUMENTS…         one command, in this process
     child.py serve MODULE…              one job a line on stdin, each in a fork of this process
 
-A job is `{"arguments": […], "fault": null | "kill before" | "kill after" | "full disk", "at": N, "output": FILE}`; the
-fault strikes at the N-th call of `pipelines.files.publish`, the one function that puts files in place. The answer is
+A job is `{"arguments": […], "fault": null or a NAME, "at": N, "output": FILE}`. `kill before`, `kill after` and `full
+disk` strike at the N-th call of `pipelines.files.publish`, the one function that puts files in place; `kill in save`
+and `kill after save` in the N-th save inside a training; with `no model`, loading one is an error. The answer is
 `{"code": exit code or minus the signal, "writes": N}`. Forks of a process that has imported the modules named start at
 once. Test stages beside this file in `toys/` join the real ones.
 """
@@ -78,6 +79,36 @@ def _arm(fault: str, at: int, count: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     files.publish = publish
+    if fault in ("kill in save", "kill after save"):
+        _arm_saves(fault, at)
+    if fault == "no model":
+        import engines.checkpoint
+        import engines.transformers
+
+        def refuse(*arguments: object, **settings: object) -> None:
+            raise AssertionError("a model was loaded")
+
+        engines.checkpoint.load_model = engines.transformers.load_model = refuse
+
+
+def _arm_saves(fault: str, at: int) -> None:
+    from transformers import Trainer
+
+    name = {"kill in save": "_save_optimizer_and_scheduler", "kill after save": "_maybe_log_save_evaluate"}[fault]
+    real, calls = getattr(Trainer, name), 0
+
+    def strike(self: object, *arguments: object, **settings: object) -> object:
+        nonlocal calls
+        saves = self.control.should_save or fault == "kill in save"  # type: ignore[attr-defined]
+        calls += saves
+        if calls == at and fault == "kill in save":
+            os.kill(os.getpid(), signal.SIGKILL)  # The weights are written, the rest is not.
+        result = real(self, *arguments, **settings)
+        if calls == at and saves:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(Trainer, name, strike)
 
 
 def trivium(arguments: list[str]) -> None:

@@ -12,6 +12,13 @@ from typing import Any
 
 import pytest
 
+# What the stages import lazily, so that forks of `real_children` start at once.
+REAL = (
+    *("torch", "datasets", "peft.peft_model", "scipy.stats", "pyarrow.parquet", "matplotlib.figure", "trl.trainer"),
+    *("transformers.models.auto.modeling_auto", "transformers.models.auto.processing_auto"),
+    *("transformers.models.qwen2_5_vl.modeling_qwen2_5_vl", "transformers.models.qwen2_5_vl.processing_qwen2_5_vl"),
+    *("trl.trainer.sft_trainer", "engines.transformers", "pipelines.report.page", "eval.compare"),
+)
 CHILD = Path(__file__).with_name("child.py")
 TIMES = {"started", "seconds", "attempts", "peak_memory_mib", "time"}
 """Keys of manifests and metrics in which an interrupted run may differ from an undisturbed one."""
@@ -52,8 +59,16 @@ class Children:
 
 @pytest.fixture(scope="session")
 def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Children]:
-    """Children without torch. For real stages: `Children(output, ("torch", "transformers", "trl"))`."""
+    """Children without torch."""
     made = Children(tmp_path_factory.mktemp("children") / "output.txt")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def real_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Children]:
+    """Children that run the real stages."""
+    made = Children(tmp_path_factory.mktemp("children") / "output.txt", REAL)
     yield made
     made.close()
 

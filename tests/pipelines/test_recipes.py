@@ -1,0 +1,96 @@
+"""Every recipe plans, and those for real models run whole on small stand-ins of the same classes."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+COLOURS = ("red", "green", "blue", "yellow")
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+def test_recipe_plans(children: Any, recipe: Path, tmp_path: Path) -> None:
+    """`children` hold no torch; that a plan imports none is tested beside the command."""
+    planned = children.trivium("run", recipe, "--plan", "--runs", tmp_path)
+    assert planned.code == 0, planned.text
+    assert "not run yet" in planned.text
+    if "source:" in recipe.read_text():
+        assert planned.text.count("on the hub: its columns are looked at when it is loaded") == 3
+
+
+@pytest.mark.parametrize(
+    ("recipe", "architecture"), [("llava-1.5-7b.yaml", "llava"), ("qwen2.5-vl-3b.yaml", "qwen2_5_vl")]
+)
+def test_recipe_runs_on_a_stand_in(real_children: Any, recipe: str, architecture: str, tmp_path: Path) -> None:
+    """A model of the same class, that has learnt the seed's form beforehand as its large relative has, in float32."""
+    seed = conversations(tmp_path, "seed", 6)
+    fresh = conversations(tmp_path, "fresh", 12)
+    parent = pretrained(real_children, architecture, seed, tmp_path)
+    table = "{{task: table, source: {}, images: {}}}"
+    few = [
+        f"stages.{stage}.{key}" for stage in ("tune", "update") for key in ("steps=2", "batch_size=4", "accumulate=2")
+    ]
+    done = real_children.trivium(
+        *("run", RECIPES / recipe, "--runs", tmp_path, f"model.path={parent}", "model.dtype=float32"),
+        f"data.labelled={table.format(seed, tmp_path)}",
+        f"data.unlabelled={{task: images, folder: {tmp_path / 'fresh'}}}",
+        f"data.test={table.format(fresh, tmp_path)}",
+        *("engine.kind=transformers", "engine.dtype=float32", *few, "stages.filter.select.fraction=0.5"),
+        *("stages.filter.similarity=lexical", "stages.filter.select.gates={}", "stages.filter.select.quota=null"),
+        *("stages.generate.decoding.max_new_tokens=48", "stages.filter.max_new_tokens=32", "stages.evaluate.limit=6"),
+        *(f"stages.tune.prompts={PROMPTS}",),
+    )
+    assert done.code == 0, done.text
+    root = next(path.parent for path in tmp_path.glob("*/report.html"))
+    for stage in ("tune", "update"):
+        adapter = json.loads((root / stage / "checkpoint/adapter_config.json").read_text())
+        assert adapter["base_model_name_or_path"] == str(parent)
+        assert (root / stage / "checkpoint/adapter_model.safetensors").stat().st_size > 1000
+    report = json.loads((root / "evaluate/eval.json").read_text())
+    assert [each["label"] for each in report["checkpoints"]] == ["tune", "update"]
+    assert json.loads((root / "filter/manifest.json").read_text())["rows_out"] > 0
+
+
+PROMPTS = "{system: null, propose: [ask], invert: [invert]}"
+
+
+def conversations(directory: Path, name: str, count: int) -> Path:
+    """Images of one colour each, and a table in the layout of llava_v1_5_mix665k.json, two rows an image."""
+    (directory / name).mkdir()
+    rows: list[dict[str, Any]] = []
+    for number in range(count):
+        colour = COLOURS[number % len(COLOURS)]
+        picture = Image.new("RGB", (32, 32), "white")
+        ImageDraw.Draw(picture).rectangle((4, 4, 27, 27), fill=colour)
+        image = f"{name}/{number:012d}.png"
+        picture.save(directory / image)
+        for question, answer in (("What colour is it?", colour), ("Is it red?", "yes" if colour == "red" else "no")):
+            turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
+            rows.append({"id": f"{name}-{len(rows)}", "image": image, "conversations": turns})
+    random.Random(0).shuffle(rows)
+    table = directory / f"{name}.json"
+    table.write_text(json.dumps(rows))
+    return table
+
+
+def pretrained(children: Any, architecture: str, table: Path, directory: Path) -> Path:
+    build = (
+        f"{{architecture: {architecture}, hidden_size: 64, layers: 1, heads: 2, kv_heads: 1, vision_hidden_size: 32, "
+    )
+    build += "vision_layers: 1, vision_heads: 1, image_size: 32, patch_size: 8, vocab_size: 320}"
+    recipe = directory / "parent.yaml"
+    recipe.write_text(
+        f"name: parent\nmodel: {{build: {build}}}\n"
+        f"data: {{labelled: {{task: table, source: {table}, images: {directory}}}}}\n"
+        "stages:\n- kind: tune\n  steps: 80\n  batch_size: 12\n  learning_rate: 3.0e-3\n"
+        f"  split: {{pair: 0.8, question: 0.1, answer: 0.1}}\n  prompts: {PROMPTS}\n"
+    )
+    done = children.trivium("run", recipe, "--runs", directory)
+    assert done.code == 0, done.text
+    return directory / "parent/tune/checkpoint"
