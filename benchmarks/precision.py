@@ -21,9 +21,7 @@ def seconds_per_step(
         Example([{"role": "user", "content": QUESTIONS[n % len(QUESTIONS)]}], TARGETS[n % len(TARGETS)], path)
         for n, path in enumerate(pictures(directory, batch_size * 2))
     ]
-    settings = SftSettings(
-        steps=steps, batch_size=batch_size, learning_rate=1e-3, precision=precision, trl={"logging_steps": 1}
-    )
+    settings = SftSettings(steps=steps, batch_size=batch_size, learning_rate=1e-3, precision=precision)
     marks: list[float] = []
 
     def note(row: Any) -> None:
