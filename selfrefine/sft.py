@@ -219,9 +219,25 @@ def _trainer(
         peft_config=lora,
         callbacks=[_Watch()],
     )
+    trainer.data_collator = _UpToTheEnd(trainer.data_collator, getattr(processor, "tokenizer", processor).eos_token_id)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
+
+
+class _UpToTheEnd:
+    """Takes what a chat template writes after the end of the turn (a newline) out of the loss: no model has to."""
+
+    def __init__(self, collator: Callable[[Any], Any], end: int) -> None:
+        self._collator = collator
+        self._end = end
+
+    def __call__(self, rows: Any) -> Any:
+        batch = self._collator(rows)
+        ends = batch["labels"] == self._end
+        last = ends.flip(1).cumsum(1).flip(1)  # how many ends of turn are still to come, this place included
+        batch["labels"] = batch["labels"].masked_fill((last == 0) & ends.any(1, keepdim=True), -100)
+        return batch
 
 
 def _dataset(examples: Sequence[Example]) -> Any:
