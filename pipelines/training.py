@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from tasks.problem import Problem
 
 ACCEPTED_FILE = "accepted.parquet"
+NUMBERS_FILE = "training.json"
+"""Inside a checkpoint, so that one is there with the other: the numbers its training returned."""
 
 
 def start_checkpoint(context: StageContext, texts: Sequence[str]) -> str:
@@ -56,6 +59,9 @@ def train(context: StageContext, examples: Sequence[Example], start: str, settin
         raise RunError("nothing to train on; the data have no questions with answers")
     context.close_engine()
     checkpoint, saves = context.directory / "checkpoint", context.directory / "trainer"
+    if (checkpoint / NUMBERS_FILE).is_file():  # Killed between here and the manifest; the runner clears what is stale.
+        remove(saves)
+        return dict(json.loads((checkpoint / NUMBERS_FILE).read_text(encoding="utf-8")))
     model = context.recipe.model
     seen = 0
     with context.progress(total_steps(len(examples), settings), "training") as bar:
@@ -80,6 +86,7 @@ def train(context: StageContext, examples: Sequence[Example], start: str, settin
                     on_log=on_log,
                     should_stop=lambda: context.stop.requested,
                 )
+                (path / NUMBERS_FILE).write_text(json.dumps(numbers) + "\n", encoding="utf-8")
         except TrainingStopped as stopped:
             raise Interrupted(f"saved at {stopped}") from None
     remove(saves)
