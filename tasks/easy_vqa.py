@@ -47,12 +47,17 @@ def load(split: str) -> Rows:
     folder = "test" if split == "test" else "train"
     directory = _data() / folder
     problems = []
+    paths: dict[int, str] = {}
+    left_out: set[int] = set()
     for number, (question, answer, image) in enumerate(json.loads((directory / "questions.json").read_text())):
-        if folder == "train" and _held_out(image) != (split == "validation"):
-            continue
-        cluster = f"{folder}-{image}"
-        path = str(directory / "images" / f"{image}.png")
-        problems.append(Problem(f"{folder}-q{number}", question, answer, path, cluster, kind(question)))
+        if image not in paths and image not in left_out:  # ten questions share an image: decide once
+            if folder == "train" and _held_out(image) != (split == "validation"):
+                left_out.add(image)
+            else:
+                paths[image] = str(directory / "images" / f"{image}.png")
+        if image in paths:
+            cluster = f"{folder}-{image}"
+            problems.append(Problem(f"{folder}-q{number}", question, answer, paths[image], cluster, kind(question)))
     problems.sort(key=lambda problem: int(problem.cluster.rpartition("-")[2]))
     pictures = {p.cluster: Picture(p.cluster, p.image) for p in problems if p.image}
     return Rows(problems, tuple(pictures.values()))

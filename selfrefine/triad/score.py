@@ -86,10 +86,10 @@ def combine(scores: Sequence[Sequence[float | None]], types: Sequence[str]) -> l
 
     Ranks make scores of different scales comparable. None where any of them is None.
     """
-    from scipy.stats import rankdata
-
     if len(scores) == 1:
         return list(scores[0])
+    from scipy.stats import rankdata
+
     groups: dict[str, list[int]] = defaultdict(list)
     for i, kind in enumerate(types):
         if all(score[i] is not None for score in scores):
