@@ -140,7 +140,7 @@ def fine_tune(
         logging_steps=1,  # means over several steps would depend on where a resumed training began
         save_strategy="steps",
         save_steps=settings.save_every,
-        save_total_limit=1,
+        save_total_limit=2,  # the older goes only once the newer is whole
         report_to=[],
         **({"lr_scheduler_type": "cosine", "warmup_steps": 0.03, "gradient_checkpointing": False} | dict(settings.trl)),
     )
