@@ -226,8 +226,8 @@ def _dtype(settings: VllmSettings, config: Any, source: str) -> str:
     return str(named).removeprefix("torch.")
 
 
-def _start(settings: VllmSettings, source: str, dtype: str, config: Any, load_format: str) -> Any:
-    """Imports vLLM and starts it. Raises `EngineError` with the way out."""
+def import_vllm() -> Any:
+    """The module `vllm`, imported with its environment set. Raises `EngineError` with the way out."""
     import torch
 
     gpu = torch.cuda.is_available()
@@ -235,7 +235,6 @@ def _start(settings: VllmSettings, source: str, dtype: str, config: Any, load_fo
         os.environ.setdefault(name, value)
     try:
         import vllm
-        from vllm.exceptions import VLLMError
     except ModuleNotFoundError as error:
         if error.name != "vllm":
             raise EngineError(f"vLLM is installed but lacks {error.name}; run: trivium doctor --repair") from error
@@ -243,8 +242,17 @@ def _start(settings: VllmSettings, source: str, dtype: str, config: Any, load_fo
         raise EngineError(f"engine vllm is not installed; run: pip install 'trivium-reasoning[{extra}]'") from error
     except (ImportError, OSError, RuntimeError) as error:
         raise EngineError(f"vLLM cannot be imported ({error}); run: trivium doctor --repair") from error
+    return vllm
+
+
+def _start(settings: VllmSettings, source: str, dtype: str, config: Any, load_format: str) -> Any:
+    import torch
+
+    vllm = import_vllm()
+    from vllm.exceptions import VLLMError
+
     memory: dict[str, Any] = {"gpu_memory_utilization": settings.gpu_memory_utilization}
-    if not gpu:
+    if not torch.cuda.is_available():
         # A prefix is shared in whole blocks. The default of 128 tokens is more than many a prompt with a small image.
         memory = {
             "kv_cache_memory_bytes": settings.cpu_kv_cache_gib * 2**30,

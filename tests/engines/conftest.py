@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from engines.base import Decoding, Request, ScoreRequest
+from engines.checkpoint import load_model
 from selfrefine.build import BuildSpec, build_vlm
 
 TARGETS = ("red circle", "a blue square", "yes", "no, it is a green triangle")
@@ -24,11 +26,14 @@ def turns(question: str) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def make_vlm(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Builds a checkpoint of the named architecture, once each. Head size 32 is the least that vLLM runs on a CPU."""
-    made: dict[tuple[str, bool], Path] = {}
+    """Builds a checkpoint of the named architecture, once each. Head size 32 is the least that vLLM runs on a CPU.
 
-    def make(architecture: str = "qwen2_5_vl", tied: bool = True) -> Path:
-        key = (architecture, tied)
+    `lively`: with weights that answer each prompt differently; a fresh model repeats one token, whatever it is shown.
+    """
+    made: dict[tuple[str, bool, bool], Path] = {}
+
+    def make(architecture: str = "qwen2_5_vl", tied: bool = True, lively: bool = False) -> Path:
+        key = (architecture, tied, lively)
         if key not in made:
             made[key] = tmp_path_factory.mktemp(architecture)
             spec = BuildSpec(
@@ -42,9 +47,20 @@ def make_vlm(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
                 tie_word_embeddings=tied,
             )
             build_vlm(spec, [*QUESTIONS, *TARGETS], made[key], seed=0)
+            if lively:
+                _disturb(made[key])
         return made[key]
 
     return make
+
+
+def _disturb(checkpoint: Path) -> None:
+    model = load_model(str(checkpoint))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.2)
+    model.save_pretrained(checkpoint)
 
 
 @pytest.fixture(scope="session")
