@@ -148,6 +148,10 @@ def fine_tune(
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if trainer.state.global_step < trainer.state.max_steps:
         raise TrainingStopped(f"step {trainer.state.global_step} of {trainer.state.max_steps}")
+    # Trainer puts the tokenizer's end token before those it finds, at each start: once more at each resume.
+    ends = model.generation_config.eos_token_id
+    if isinstance(ends, list):
+        model.generation_config.eos_token_id = list(dict.fromkeys(ends))
     trainer.save_model(str(directory))
     processor.save_pretrained(str(directory))
     # No part of a checkpoint: a pickle of the arguments, which holds paths.

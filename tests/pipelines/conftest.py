@@ -20,8 +20,8 @@ REAL = (
     *("trl.trainer.sft_trainer", "engines.transformers", "pipelines.report.page", "eval.compare"),
 )
 CHILD = Path(__file__).with_name("child.py")
-TIMES = {"started", "seconds", "attempts", "peak_memory_mib", "time"}
-"""Keys of manifests and metrics in which an interrupted run may differ from an undisturbed one."""
+TIMES = {"started", "seconds", "attempts", "peak_memory_mib", "time", "revision", "uncommitted_changes"}
+"""Keys in which an interrupted run may differ from an undisturbed one: times, and the checkout between the two."""
 
 
 @dataclass(frozen=True)
