@@ -46,7 +46,8 @@ def doctor(repair: bool = False, console: Console | None = None) -> int:
         for line in cpu_stack.repair():
             console.print(f"mended {line}", markup=False, highlight=False)
     findings = list(examine())
-    table = Table("component", "installed", "tested window", "verdict", "way out", box=None)
+    table = Table("component", "installed", "tested window", "verdict", box=None)
+    table.add_column("way out", overflow="fold")  # a command cut short is none
     for finding in findings:
         style = "red" if finding.failing else "dim" if finding.verdict == "optional" else None
         table.add_row(
