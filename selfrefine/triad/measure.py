@@ -192,10 +192,7 @@ def _gains(
 ) -> None:
     """log p of each part with the image, and its mean over other images in place of it (log-mean-exp)."""
     images = [[pair.picture, *pool.others(pair, count, seed)] for pair in pairs]
-    rows = [(pair, picture) for pair, pictures in zip(pairs, images, strict=True) for picture in pictures]
-    pictures = [picture for _, picture in rows]
-    questions, answers = [pair.question for pair, _ in rows], [pair.answer for pair, _ in rows]
-    ids = [pair.id for pair, _ in rows]
+    pictures, questions, answers, ids = _rows(pairs, images)
     for part, values in (
         ("answer", triad.log_answer(pictures, questions, answers)),
         ("question", triad.log_question(pictures, questions, answers, ids, seed)),
@@ -217,19 +214,23 @@ def _edge(
 ) -> None:
     """e_I = log p(Q,A|I) − log mean_j p(Q,A|I_j) over the true image and K−1 others; at most log K."""
     images = [[pair.picture, *pool.negatives(pair, count - 1, seed)] for pair in pairs]
-    rows = [(pair, picture) for pair, pictures in zip(pairs, images, strict=True) for picture in pictures]
-    values = iter(
-        triad.log_pair(
-            [picture for _, picture in rows],
-            [pair.question for pair, _ in rows],
-            [pair.answer for pair, _ in rows],
-            [pair.id for pair, _ in rows],
-            seed,
-        )
-    )
+    values = iter(triad.log_pair(*_rows(pairs, images), seed))
     for row, group in zip(measured, images, strict=True):
         logs = [next(values) for _ in group]
         row.image_edge = logs[0] - log_mean_exp(logs) if len(logs) > 1 else None
+
+
+def _rows(
+    pairs: Sequence[Pair], images: Sequence[Sequence[Picture]]
+) -> tuple[list[Picture], list[str], list[str], list[str]]:
+    """Columns picture, question, answer, id: one row for each pair with each of its images."""
+    rows = [(pair, picture) for pair, pictures in zip(pairs, images, strict=True) for picture in pictures]
+    return (
+        [picture for _, picture in rows],
+        [pair.question for pair, _ in rows],
+        [pair.answer for pair, _ in rows],
+        [pair.id for pair, _ in rows],
+    )
 
 
 def log_mean_exp(logs: Sequence[float]) -> float:
