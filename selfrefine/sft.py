@@ -223,8 +223,8 @@ def _trainer(
         peft_config=lora,
         callbacks=[_Watch()],
     )
-    # Vision-language classes say that their forward takes no token count, so Trainer would give none and a step of several
-    # passes be a mean of means. TRL computes the loss itself, from the count of the whole step.
+    # Vision-language classes say that their forward takes no token count, so Trainer would give none and a step of
+    # several passes be a mean of means. TRL computes the loss itself, from the count of the whole step.
     trainer.model_accepts_loss_kwargs = True
     trainer.data_collator = _UpToTheEnd(trainer.data_collator, getattr(processor, "tokenizer", processor).eos_token_id)
     trainer.remove_callback(PrinterCallback)
