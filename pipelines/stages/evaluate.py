@@ -49,12 +49,11 @@ class EvaluateStage(StageSettings):
     def check(self, recipe: Recipe) -> Iterator[str]:
         from rewards.registry import RewardError, entry
 
-        if self.data not in recipe.data:
-            yield f"evaluate.data: there is no section `data.{self.data}`; there are: {', '.join(recipe.data)}"
+        yield from recipe.missing_data(self.data, f"{self.name}.data")
         try:
             entry(self.reward)
         except RewardError as error:
-            yield f"evaluate.reward: {error}"
+            yield f"{self.name}.reward: {error}"
 
     def run(self, context: StageContext) -> StageResult:
         from eval.compare import Evaluated

@@ -37,8 +37,7 @@ class GenerateStage(StageSettings):
     counts_rows: ClassVar[bool] = True
 
     def check(self, recipe: Recipe) -> Iterator[str]:
-        if self.data not in recipe.data:
-            yield f"{self.name}.data: there is no section `data.{self.data}`; there are: {', '.join(recipe.data)}"
+        yield from recipe.missing_data(self.data, f"{self.name}.data")
 
     def run(self, context: StageContext) -> StageResult:
         from selfrefine.triad.similarity import Lexical

@@ -31,8 +31,7 @@ class TuneStage(SftSettings, TrainingSettings):
     owned_trl_keys: ClassVar[frozenset[str]] = OWNED_KEYS
 
     def check(self, recipe: Recipe) -> Iterator[str]:
-        if self.data not in recipe.data:
-            yield f"{self.name}.data: there is no section `data.{self.data}`; there are: {', '.join(recipe.data)}"
+        yield from recipe.missing_data(self.data, f"{self.name}.data")
 
     def run(self, context: StageContext) -> StageResult:
         from selfrefine.triad.hide import tuning_examples

@@ -37,8 +37,7 @@ class UpdateStage(SftSettings, TrainingSettings):
     owned_trl_keys: ClassVar[frozenset[str]] = OWNED_KEYS
 
     def check(self, recipe: Recipe) -> Iterator[str]:
-        if self.data not in recipe.data:
-            yield f"{self.name}.data: there is no section `data.{self.data}`; there are: {', '.join(recipe.data)}"
+        yield from recipe.missing_data(self.data, f"{self.name}.data")
         if self.start == "recipe" and recipe.model.build is not None:
             yield f"{self.name}.start: a model built in the recipe knows nothing to start from; use `tuned`"
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from selfrefine.triad.route import boxes, overlap, route, strip_fixed
 from selfrefine.triad.similarity import Similarity
 from selfrefine.triad.vqa import ImageQuestionAnswer
-from tasks.draw import seed64, uniform
+from tasks.draw import seed64
 from tasks.problem import Picture
 
 
@@ -239,11 +239,6 @@ def log_mean_exp(logs: Sequence[float]) -> float:
     if not math.isfinite(top) or any(math.isnan(value) for value in logs):
         return math.nan if any(math.isnan(value) for value in logs) else top
     return top + math.log(math.fsum(math.exp(value - top) for value in logs) / len(logs))
-
-
-def random_score(identity: str, seed: int) -> float:
-    """A score that knows nothing: the control of every other."""
-    return uniform("random score", seed, identity)
 
 
 def _plain(text: str) -> str:

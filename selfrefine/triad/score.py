@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from selfrefine.triad.measure import random_score
+from tasks.draw import uniform
 
 Row = Mapping[str, Any]
 _CERTAIN_BLIND = 0.05
@@ -77,7 +77,8 @@ def unknown_score(name: str) -> str | None:
 def all_scores(rows: Sequence[Row], seed: int) -> dict[str, list[float | None]]:
     """Every named score of every row."""
     scores: dict[str, list[float | None]] = {name: [score(row) for row in rows] for name, score in SCORES.items()}
-    scores[RANDOM] = [random_score(row["id"], seed) for row in rows]
+    # A score that knows nothing: the control of every other.
+    scores[RANDOM] = [uniform("random score", seed, row["id"]) for row in rows]
     return scores
 
 

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -16,6 +15,7 @@ from eval.trial import read
 from pipelines.context import StageContext
 from pipelines.errors import Interrupted, RunError
 from pipelines.manifest import Manifest
+from pipelines.recipe import Recipe
 from pipelines.stage import StageHandle, StageResult
 from pipelines.stages.evaluate import EvaluateStage, previous_of
 from tasks.problem import Rows
@@ -154,13 +154,13 @@ def test_without_problems_there_is_nothing_to_ask(context: StageContext) -> None
 
 
 def test_the_plan_finds_what_is_wrong() -> None:
-    recipe = SimpleNamespace(data={"labelled": None, "tests": None})
-    lines = list(EvaluateStage(reward="exact_mach").check(recipe))  # type: ignore[arg-type]
+    recipe = Recipe.model_construct(data={"labelled": None, "tests": None})
+    lines = list(EvaluateStage(name="evaluate", reward="exact_mach").check(recipe))
     assert lines == [
         "evaluate.data: there is no section `data.test`; there are: labelled, tests",
         "evaluate.reward: no reward is called `exact_mach`; did you mean `exact_match`?",
     ]
-    assert list(EvaluateStage(data="tests").check(recipe)) == []  # type: ignore[arg-type]
+    assert list(EvaluateStage(data="tests").check(recipe)) == []
 
 
 def test_the_previous_checkpoint_is_an_ancestor(copy: Path) -> None:
