@@ -46,6 +46,7 @@ class BuildSpec(BaseModel):
     vision_hidden_size: int = Field(64, ge=8)
     vision_layers: int = Field(2, ge=1)
     vision_heads: int = Field(2, ge=1)
+    mlp_ratio: int = Field(4, ge=1, description="width of a feed-forward layer over its hidden size, in both parts")
     image_size: int = Field(64, ge=8, description="pixels; images are resized to a square of this side")
     patch_size: int = Field(8, ge=2)
     vocab_size: int = Field(512, ge=300, description="at most; fewer where the texts give no more merges")
@@ -114,7 +115,7 @@ def _text_config(spec: BuildSpec, tokenizer: PreTrainedTokenizerFast) -> dict[st
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": spec.hidden_size,
-        "intermediate_size": 4 * spec.hidden_size,
+        "intermediate_size": spec.mlp_ratio * spec.hidden_size,
         "num_hidden_layers": spec.layers,
         "num_attention_heads": spec.heads,
         "num_key_value_heads": spec.kv_heads,
@@ -142,7 +143,7 @@ def _qwen2_5_vl(spec: BuildSpec, tokenizer: PreTrainedTokenizerFast) -> Any:
     vision = {
         "depth": spec.vision_layers,
         "hidden_size": spec.vision_hidden_size,
-        "intermediate_size": 4 * spec.vision_hidden_size,
+        "intermediate_size": spec.mlp_ratio * spec.vision_hidden_size,
         "num_heads": spec.vision_heads,
         "patch_size": spec.patch_size,
         "out_hidden_size": spec.hidden_size,
@@ -184,7 +185,7 @@ def _llava(spec: BuildSpec, tokenizer: PreTrainedTokenizerFast) -> Any:
 
     vision = CLIPVisionConfig(
         hidden_size=spec.vision_hidden_size,
-        intermediate_size=4 * spec.vision_hidden_size,
+        intermediate_size=spec.mlp_ratio * spec.vision_hidden_size,
         num_hidden_layers=spec.vision_layers,
         num_attention_heads=spec.vision_heads,
         image_size=spec.image_size,
