@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import pytest
 import torch
 
 import selfrefine.sft as sft
-from engines.checkpoint import load_model, load_processor
+from engines.checkpoint import is_adapter, load_model, load_processor
 from engines.rendering import Renderer
 from selfrefine.sft import Example, LoraSettings, SftSettings, TrainingStopped, fine_tune
 
@@ -170,6 +173,49 @@ def test_a_save_that_was_cut_short_is_not_resumed_from(tmp_path: Path) -> None:
             (tmp_path / f"checkpoint-{step}" / sft._COMPLETE).touch()
     assert sft._last_save(tmp_path) == tmp_path / "checkpoint-10"
     assert sft._last_save(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_adapter_leaves_base_and_vision_alone_and_is_trained_further(
+    architecture: str, tiny: Callable[[str], Path], examples: list[Example], tmp_path: Path
+) -> None:
+    settings = QUICK.model_copy(update={"steps": 2, "lora": LoraSettings(r=2, alpha=4)})
+    base = weights(tiny(architecture))
+    train(examples, tiny(architecture), tmp_path / "first", settings)
+    first = tmp_path / "first" / "result"
+    assert is_adapter(first) and not list(first.glob("model*.safetensors"))
+    assert json.loads((first / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny(architecture))
+    train(examples, first, tmp_path / "second", settings)
+    second = tmp_path / "second" / "result"
+    assert is_adapter(second)
+    merged = [base, weights(first), weights(second)]
+    for before, after in itertools.pairwise(merged):
+        moved = {name for name in after if not torch.equal(before[name], after[name])}
+        assert any("language_model" in name for name in moved)
+        assert not [name for name in moved if "visual" in name or "vision_tower" in name]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_frozen_vision_stays_and_the_projector_learns(
+    architecture: str, tiny: Callable[[str], Path], examples: list[Example], tmp_path: Path
+) -> None:
+    settings = QUICK.model_copy(update={"steps": 2, "freeze_vision": True})
+    before = weights(tiny(architecture))
+    train(examples, tiny(architecture), tmp_path, settings)
+    after = weights(tmp_path / "result")
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    projector = "visual.merger" if architecture == "qwen2_5_vl" else "multi_modal_projector"
+    assert any(projector in name for name in moved) and any("language_model" in name for name in moved)
+    assert not [n for n in moved if ("visual" in n or "vision_tower" in n) and projector not in n]
+
+
+def test_training_learns_its_examples(tiny: Callable[[str], Path], examples: list[Example], tmp_path: Path) -> None:
+    rows: list[Any] = []
+    settings = SftSettings(steps=30, batch_size=16, learning_rate=1e-2)
+    numbers = train(examples, tiny("qwen2_5_vl"), tmp_path, settings, on_log=rows.append)
+    assert rows[0]["loss"] > 5 and rows[-1]["loss"] < 2.5
+    assert numbers["steps"] == 30 and numbers["examples"] == 16 and math.isfinite(numbers["loss"])
+    assert not (tmp_path / "result" / "training_args.bin").exists()
 
 
 def test_nothing_to_train_on_is_refused(tiny: Callable[[str], Path], tmp_path: Path) -> None:
