@@ -130,7 +130,12 @@ def _line(recipe: Recipe, stages: Sequence[StageSettings], arm: str, before: Seq
             base = f"{stage.name}.{number}" if number > 1 else str(stage.name)
             if any(link.name == base for link in before):
                 continue
-            link = Link(f"{base}@{arm}" if arm else base, stage, _upstream(stage, line), base if arm else None)
+            upstream = _upstream(stage, line)
+            if stage.reads_original:
+                if not arm:
+                    raise RecipeError(f"stages.{stage.name}: only an arm can follow the stage it copies; set it there")
+                upstream["original"] = base
+            link = Link(f"{base}@{arm}" if arm else base, stage, upstream, base if arm else None)
             line.append(link)
             yield link
 

@@ -77,6 +77,11 @@ class StageSettings(BaseModel):
         """Reads `context.inputs`, writes into `context.directory`. Raises `Interrupted` where `context.stop` asks."""
         raise NotImplementedError
 
+    @property
+    def reads_original(self) -> bool:
+        """True for a copy in an arm that also reads, as the input `original`, what the stage it copies has written."""
+        return False
+
     def check(self, recipe: Recipe) -> Iterator[str]:
         """What is wrong with this stage in this recipe, one line each, found without torch and before anything runs."""
         yield from ()

@@ -51,6 +51,7 @@ class BuildSpec(BaseModel):
     patch_size: int = Field(8, ge=2)
     vocab_size: int = Field(512, ge=300, description="at most; fewer where the texts give no more merges")
     max_length: int = Field(1024, ge=64, description="tokens of context")
+    init_std: float = Field(0.02, gt=0)
     tie_word_embeddings: bool = True
 
     @model_validator(mode="after")
@@ -124,6 +125,7 @@ def _text_config(spec: BuildSpec, tokenizer: PreTrainedTokenizerFast) -> dict[st
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
         "tie_word_embeddings": spec.tie_word_embeddings,
+        "initializer_range": spec.init_std,
     }
 
 
@@ -149,6 +151,7 @@ def _qwen2_5_vl(spec: BuildSpec, tokenizer: PreTrainedTokenizerFast) -> Any:
         "out_hidden_size": spec.hidden_size,
         "window_size": spec.image_size,
         "fullatt_block_indexes": list(range(spec.vision_layers)),
+        "initializer_range": spec.init_std,
     }
     token = tokenizer.convert_tokens_to_ids
     return Qwen2_5_VLForConditionalGeneration(

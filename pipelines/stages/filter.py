@@ -35,6 +35,9 @@ class Select(BaseModel):
         "consistency", description="one score, or several: the mean of their ranks in a type"
     )
     fraction: float = Field(0.2, ge=0, le=1, description="kept of each type")
+    sizes: Literal["fraction", "original"] = Field(
+        "fraction", description="original, in an arm: as many of each type as the chain without arms kept"
+    )
     lowest: bool = Field(False, description="keep the lowest instead: a control")
     gates: Mapping[str, float] = Field({}, description="score -> least value that a kept pair must have")
     quota: float | None = Field(None, gt=0, le=1, description="largest share of one type in what is kept")
@@ -70,6 +73,10 @@ class FilterStage(StageSettings):
     uses: ClassVar[tuple[str, ...]] = ("engine",)
     counts_rows: ClassVar[bool] = True
 
+    @property
+    def reads_original(self) -> bool:
+        return self.select.sizes == "original"
+
     def run(self, context: StageContext) -> StageResult:
         from selfrefine.triad.score import all_scores, combine
         from selfrefine.triad.select import accept_consistent
@@ -87,7 +94,7 @@ class FilterStage(StageSettings):
                 ranked,
                 types,
                 [pair.id for pair in pairs],
-                self.select.fraction,
+                self._sizes(context),
                 context.seed,
                 passes=[self._passes(scores, i) for i in range(len(pairs))],
                 quota=self.select.quota,
@@ -113,6 +120,17 @@ class FilterStage(StageSettings):
         _write(context, triads, list(scores))
         kept = sum(triad["kept"] for triad in triads)
         return StageResult(len(triads), kept, Counter(r for r in reasons if r), self._numbers(triads, types))
+
+    def _sizes(self, context: StageContext) -> float | Mapping[str, int]:
+        """The fraction of each type, or the number that the original kept of it."""
+        if not self.reads_original:
+            return self.select.fraction
+        import pyarrow.parquet as parquet
+
+        kept = parquet.read_table(
+            context.inputs["original"] / TRIADS_FILE, columns=["type"], filters=[("kept", "==", True)]
+        )
+        return Counter(kept["type"].to_pylist())
 
     def _measured(self, context: StageContext, pairs: Sequence[Pair]) -> Shards:
         """The measurements: the original's where an arm only selects otherwise, else made here, shard by shard."""

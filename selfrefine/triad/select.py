@@ -25,7 +25,7 @@ def accept_consistent(
     agreement: Sequence[float | None],
     types: Sequence[str],
     ids: Sequence[str],
-    fraction: float,
+    fraction: float | Mapping[str, int],
     seed: int,
     *,
     passes: Sequence[bool] | None = None,
@@ -33,6 +33,7 @@ def accept_consistent(
 ) -> list[str | None]:
     """Keeps the highest `agreement` of each type: ⌊n_type · fraction⌋ rows, fewer where too few pass.
 
+    `fraction` may also give the number itself, type by type: what a control of the same size needs.
     Returns per row None where it is kept, else the reason: a key of `SELECT_REASONS`. `n_type` counts all rows of a
     type, so that a gate changes which rows are kept and never how many more of them. Ties at the cut are broken by a
     hash of (seed, id), never by order. `quota` caps each type's share of what is kept.
@@ -40,21 +41,20 @@ def accept_consistent(
     Raises ValueError where the quota cannot be met by so few types.
     """
     passes = passes if passes is not None else [True] * len(types)
-    share = Fraction(str(fraction))
     reasons: list[str | None] = ["below_cut"] * len(types)
     kept: dict[str, list[int]] = {}
     members: dict[str, list[int]] = defaultdict(list)
     for i, kind in enumerate(types):
         members[kind].append(i)
     for kind, rows in members.items():
-        size = int(len(rows) * share)
+        size, small = _size(kind, len(rows), fraction)
         able = []
         for i in rows:
             if agreement[i] is None:
                 reasons[i] = "unscored"
             elif not passes[i]:
                 reasons[i] = "gate"
-            elif size == 0 and share:
+            elif small:
                 reasons[i] = "small_type"
             else:
                 able.append(i)
@@ -77,6 +77,14 @@ def select_informative(disagreement: Sequence[float | None], ids: Sequence[str],
     if k > len(known):
         raise ValueError(f"k = {k} is more than the {len(known)} rows that have a score")
     return sorted(known, key=lambda i: (-_known(disagreement[i]), -uniform("tie", seed, ids[i])))[:k]
+
+
+def _size(kind: str, rows: int, fraction: float | Mapping[str, int]) -> tuple[int, bool]:
+    """How many rows of a type to keep, and whether that is none because the type is too small for the fraction."""
+    if isinstance(fraction, Mapping):
+        return fraction.get(kind, 0), False
+    size = int(rows * Fraction(str(fraction)))
+    return size, size == 0 and fraction > 0
 
 
 def _quotas(counts: Mapping[str, int], quota: float | None) -> Mapping[str, int]:
