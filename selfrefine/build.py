@@ -51,7 +51,9 @@ class BuildSpec(BaseModel):
     patch_size: int = Field(8, ge=2)
     vocab_size: int = Field(512, ge=300, description="at most; fewer where the texts give no more merges")
     max_length: int = Field(1024, ge=64, description="tokens of context")
-    init_std: float = Field(0.02, gt=0)
+    init_std: float = Field(
+        0.02, gt=0, description="standard deviation of initial weights; small models want about 1 / sqrt(hidden_size)"
+    )
     tie_word_embeddings: bool = True
 
     @model_validator(mode="after")
