@@ -74,10 +74,10 @@ def kind(question: str) -> str:
 
 
 def truth(question: str, image_id: str) -> str | None:
-    """The true answer to any question of the data's patterns about an image, for audits only; None where there is none.
+    """The true answer to any question of the data's patterns about an image, for audits only.
 
-    There is none when the question is not one of the data's patterns, or when it presupposes what the image does not
-    show ("what color is the circle?" of a triangle).
+    Empty, so that no answer equals it, when the question presupposes what the image does not show ("what color is the
+    circle?" of a triangle). None when it is not one of the data's patterns or their answers do not tell.
     """
     shapes, colours = _possible()[image_id]
     if match := _YES_NO.fullmatch(question):
@@ -93,7 +93,9 @@ def truth(question: str, image_id: str) -> str | None:
         asked, given = (colours, shapes) if match["named"] else (shapes, colours)
         named = match["named"] or match["colour_given"]
         presupposed = named not in (None, "shape")
-        if (presupposed and given != {named}) or len(asked) > 1:
+        if presupposed and named not in given:
+            return ""
+        if (presupposed and len(given) > 1) or len(asked) > 1:
             return None
         return next(iter(asked))
     return None

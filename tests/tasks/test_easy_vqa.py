@@ -59,8 +59,8 @@ def test_the_audit_answers_questions_nobody_asked_and_refuses_those_without_an_a
         f"does the image not contain a {other_colour} shape?": "yes",
         f"what color is the {shape}?": colour,
         f"what is the {colour} shape?": shape,
-        f"what color is the {other_shape}?": None,  # there is none
-        f"what is the {other_colour} shape?": None,
+        f"what color is the {other_shape}?": "",  # there is none
+        f"what is the {other_colour} shape?": "",
         "is there a dragon?": None,
         "how many shapes are there?": None,
         "": None,
