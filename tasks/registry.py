@@ -86,7 +86,8 @@ def _cut(rows: Rows, skip: int, take: int | None, what: str) -> Rows:
 def truth(task: str, question: str, image_id: str) -> str | None:
     """The true answer to a question about an image of a task, for audits.
 
-    Empty where no answer can be right, because the question supposes what is not there; None where the task cannot tell.
+    Empty where no answer can be right, because the question supposes what is not there; None where the task cannot
+    tell.
     """
     known = getattr(importlib.import_module(entry(task).module), "truth", None)
     return None if known is None else known(question, image_id)

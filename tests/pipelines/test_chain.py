@@ -34,7 +34,12 @@ class Generate(StageSettings):
 class Filter(StageSettings):
     kind: Literal["filter"] = "filter"
     top: float = 0.2
+    like_original: bool = False
     requires: ClassVar[tuple[str, ...]] = ("generate", "tune")
+
+    @property
+    def reads_original(self) -> bool:
+        return self.like_original
 
 
 class Update(StageSettings):
@@ -102,6 +107,16 @@ def test_arm_copies_from_its_first_override_up_to_evaluate() -> None:
     assert by_name["filter@random"].settings.top == 0.5  # type: ignore[attr-defined]
     assert by_name["filter"].settings.top == 0.2  # type: ignore[attr-defined]
     assert by_name["filter@random"].original == "filter"
+
+
+def test_a_copy_may_read_what_it_copies() -> None:
+    upstream = reads(recipe(rounds=2, arms={"random": {"filter.like_original": True}}))
+    assert upstream["filter@random"] == {"generate": "generate", "tune": "tune", "original": "filter"}
+    assert upstream["filter.2@random"]["original"] == "filter.2"
+    alone = recipe(stages=(Tune, Generate))
+    alone = alone.model_copy(update={"stages": [*alone.stages, Filter(name="filter", like_original=True)]})
+    with pytest.raises(RecipeError, match=r"stages\.filter: only an arm can follow"):
+        expand(alone)
 
 
 def test_rounds_carry_on_within_their_arm() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def parent(real_children: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
 def undisturbed(real_children: Any, parent: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(recipe, runs) of a whole run with an arm that selects otherwise."""
     place = tmp_path_factory.mktemp("undisturbed")
-    recipe = write(place, model={"path": str(parent)}, arms={"random": {"filter.select.score": "random"}})
+    control = {"filter.select.score": "random", "filter.select.sizes": "original"}
+    recipe = write(place, model={"path": str(parent)}, arms={"random": control})
     done = real_children.trivium("run", recipe, "--runs", place / "runs")
     assert done.code == 0, done.text
     return recipe, place / "runs"
@@ -128,6 +130,15 @@ def test_finished_run_loads_no_model_and_changes_nothing(real_children: Any, und
     again = again_without_a_model(real_children, "run", recipe, "--runs", runs)
     assert again.text.count(": up to date") == 8 and again.writes == 0
     assert {path: identify(path) for path in before} == before
+
+
+def test_a_control_is_of_the_same_size_in_each_type(undisturbed: tuple[Path, Path]) -> None:
+    _, runs = undisturbed
+    chosen, control = (
+        [row for row in triads(runs / "tiny" / name) if row["kept"]] for name in ("filter", "filter@random")
+    )
+    assert Counter(row["type"] for row in chosen) == Counter(row["type"] for row in control)
+    assert {row["id"] for row in chosen} != {row["id"] for row in control}
 
 
 def test_another_selection_opens_no_engine(real_children: Any, undisturbed: tuple[Path, Path], tmp_path: Path) -> None:

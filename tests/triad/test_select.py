@@ -92,6 +92,12 @@ def test_each_reason() -> None:
     assert reasons == [None, "unscored", "gate", "below_cut", "below_cut", None, "small_type"]
 
 
+def test_numbers_of_each_type_may_be_given() -> None:
+    scores, types = [0.1, 0.9, 0.5, 0.7, 0.6, 0.8], ["a", "a", "a", "b", "b", "c"]
+    reasons = accept_consistent(scores, types, ids(6), {"a": 1, "b": 5}, 0)
+    assert reasons == ["below_cut", None, "below_cut", None, None, "below_cut"]
+
+
 def test_a_gate_frees_no_place_below_the_cut_for_more_rows() -> None:
     passes = [i >= 8 for i in range(10)]  # the two lowest pass
     reasons = accept_consistent([10.0 - i for i in range(10)], ["a"] * 10, ids(10), 0.3, 0, passes=passes)
