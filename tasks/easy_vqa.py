@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 from collections import defaultdict
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from tasks.draw import uniform
@@ -46,18 +47,14 @@ def load(split: str) -> Rows:
     check(split)
     folder = "test" if split == "test" else "train"
     directory = _data() / folder
+    images = f"{directory / 'images'}{os.sep}"  # text, because a Path for each of 34,000 questions takes long
     problems = []
-    paths: dict[int, str] = {}
-    left_out: set[int] = set()
     for number, (question, answer, image) in enumerate(json.loads((directory / "questions.json").read_text())):
-        if image not in paths and image not in left_out:  # ten questions share an image: decide once
-            if folder == "train" and _held_out(image) != (split == "validation"):
-                left_out.add(image)
-            else:
-                paths[image] = str(directory / "images" / f"{image}.png")
-        if image in paths:
-            cluster = f"{folder}-{image}"
-            problems.append(Problem(f"{folder}-q{number}", question, answer, paths[image], cluster, kind(question)))
+        if folder == "train" and _held_out(image) != (split == "validation"):
+            continue
+        cluster = f"{folder}-{image}"
+        path = f"{images}{image}.png"
+        problems.append(Problem(f"{folder}-q{number}", question, answer, path, cluster, kind(question)))
     problems.sort(key=lambda problem: int(problem.cluster.rpartition("-")[2]))
     pictures = {p.cluster: Picture(p.cluster, p.image) for p in problems if p.image}
     return Rows(problems, tuple(pictures.values()))
@@ -119,6 +116,7 @@ def _possible() -> dict[str, tuple[frozenset[str], frozenset[str]]]:
     return {key: (shapes[key], colours[key]) for key in shapes.keys() | colours.keys()}
 
 
+@cache  # ten questions share an image
 def _held_out(image: int) -> bool:
     return uniform("easy-vqa validation", image) < _VALIDATION_SHARE
 

@@ -14,7 +14,8 @@ from markupsafe import Markup
 from pipelines.report import format, plots
 from pipelines.report.plots import Bar
 from pipelines.report.run import RunView, StageView
-from pipelines.report.triads import SCORE_PREFIX, Audit, FilterMeans, Row, Triads, filter_means, read_triads
+from pipelines.report.triads import Audit, FilterMeans, Row, Triads, filter_means, read_triads
+from pipelines.stages.filter import SCORE_PREFIX
 
 GALLERY = 9
 """Triads of each sort that are shown."""

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.stats import auroc, clopper_pearson
+from pipelines.stages.filter import SCORE_PREFIX, TRIADS_FILE
 
-TRIADS_FILE = "triads.parquet"
-SCORE_PREFIX = "score."
 BINS = 8
 
 Row = Mapping[str, Any]

@@ -16,6 +16,8 @@ from pipelines.stages.generate import PAIRS_FILE
 from selfrefine.triad.measure import MeasureSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipelines.context import StageContext
     from pipelines.shards import Shards
     from selfrefine.triad.measure import Pair
@@ -125,12 +127,7 @@ class FilterStage(StageSettings):
         """The fraction of each type, or the number that the original kept of it."""
         if not self.reads_original:
             return self.select.fraction
-        import pyarrow.parquet as parquet
-
-        kept = parquet.read_table(
-            context.inputs["original"] / TRIADS_FILE, columns=["type"], filters=[("kept", "==", True)]
-        )
-        return Counter(kept["type"].to_pylist())
+        return Counter(row["type"] for row in read_kept(context.inputs["original"]))
 
     def _measured(self, context: StageContext, pairs: Sequence[Pair]) -> Shards:
         """The measurements: the original's where an arm only selects otherwise, else made here, shard by shard."""
@@ -200,6 +197,14 @@ class FilterStage(StageSettings):
             if known:
                 numbers[f"precision of {word}"] = sum(known) / len(known)
         return numbers
+
+
+def read_kept(directory: Path) -> list[dict[str, Any]]:
+    """The kept triads of a finished filter stage, in order."""
+    import pyarrow.parquet as parquet
+
+    rows: list[dict[str, Any]] = parquet.read_table(directory / TRIADS_FILE, filters=[("kept", "==", True)]).to_pylist()
+    return rows
 
 
 def _pair(row: Mapping[str, Any]) -> Pair:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pipelines.files import whole
 from pipelines.stage import StageResult, TrainingSettings
-from pipelines.stages.filter import TRIADS_FILE
+from pipelines.stages.filter import read_kept
 from pipelines.training import ACCEPTED_FILE, accepted_before, start_checkpoint, train
 from selfrefine.sft import OWNED_KEYS, SftSettings
 
@@ -56,14 +56,11 @@ class UpdateStage(SftSettings, TrainingSettings):
 
 
 def _kept(context: StageContext) -> list[Problem]:
-    import pyarrow.parquet as parquet
-
     from tasks.problem import Problem
 
-    table = parquet.read_table(context.inputs["filter"] / TRIADS_FILE, filters=[("kept", "==", True)])
     return [
         Problem(row["id"], row["question"], row["answer"], row["image"], row["image_id"], row["type"])
-        for row in table.to_pylist()
+        for row in read_kept(context.inputs["filter"])
     ]
 
 
