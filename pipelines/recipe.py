@@ -146,7 +146,10 @@ def _keys_in_data(location: Sequence[str | int], data: Any, keep_last: bool) -> 
     """pydantic's path without the tags of unions, which are no keys of the file."""
     keys: list[str | int] = []
     for depth, key in enumerate(location):
-        inside = key in data if isinstance(data, dict) else isinstance(data, list) and isinstance(key, int)
+        if isinstance(data, list):
+            inside = isinstance(key, int) and key < len(data)
+        else:
+            inside = isinstance(data, dict) and key in data
         if inside:
             keys.append(key)
             data = data[key]

@@ -26,7 +26,7 @@ class ModelSettings(BaseModel):
 
     build: BuildSpec | None = None
     path: str | None = Field(None, description="hub name or directory")
-    revision: str | None = Field(None, description="hub revision")
+    revision: str | None = Field(None, description="branch, tag or commit of a model on the hub")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the weights in training; auto is float32. With LoRA, bfloat16 halves the memory"
     )
@@ -39,6 +39,8 @@ class ModelSettings(BaseModel):
             raise ValueError("needs exactly one of `path` and `build`")
         if self.build is not None and (self.adapter is not None or self.revision is not None):
             raise ValueError("`adapter` and `revision` go with `path`, not with `build`")
+        if self.revision is not None and (self.adapter is not None or Path(self.path or "").expanduser().exists()):
+            raise ValueError("`revision` is of a model on the hub; a local directory or an adapter has none")
         return self
 
     def files(self) -> dict[str, str]:

@@ -28,7 +28,7 @@ def start_checkpoint(context: StageContext, texts: Sequence[str]) -> str:
         return str(context.inputs["update"] / "checkpoint")
     model = context.recipe.model
     if model.build is None:
-        return str(model.adapter or model.path)
+        return model.adapter or _local(str(model.path), model.revision)
     from selfrefine.build import build_vlm
 
     # Resolved, because an adapter trained on it names it as its base, and later runs may start elsewhere.
@@ -37,6 +37,20 @@ def start_checkpoint(context: StageContext, texts: Sequence[str]) -> str:
         with whole(initial) as path:
             build_vlm(model.build, texts, path, context.seed)
     return str(initial)
+
+
+def _local(path: str, revision: str | None) -> str:
+    """The path itself, or the directory of a hub model's revision: an adapter records its base without a revision."""
+    if revision is None:
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return snapshot_download(path, revision=revision)
+    except (OSError, HFValidationError) as error:  # Not there, not reachable, not a name.
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(f"model.path {path}, revision {revision}: cannot be fetched ({reason})") from None
 
 
 def accepted_before(context: StageContext) -> list[Problem]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
@@ -15,29 +17,22 @@ MAX_PIXELS = 100_000_000
 
 
 def load(split: str, folder: str) -> Rows:
-    """The readable images under `folder`, by path. Others are counted: `empty`, `huge`, `unreadable`.
+    """The images under `folder`, by path; they are not opened here.
 
     A picture's id is its path inside the folder. `split` names a subfolder of that name where there is one.
     """
     root = _root(split, folder)
-    files = sorted(_files(root))
-    dropped: Counter[str] = Counter()
-    pictures = []
-    for path in files:
-        if reason := problem_with(path):
-            dropped[reason] += 1
-        else:
-            pictures.append(Picture(path.relative_to(root).as_posix(), str(path.resolve())))
+    pictures = [Picture(path.relative_to(root).as_posix(), str(path.resolve())) for path in sorted(_files(root))]
     if not pictures:
-        raise _nothing(root, ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())))
-    return Rows((), pictures, tuple(sorted(dropped.items())))
+        raise _nothing(root)
+    return Rows((), pictures)
 
 
 def check(split: str, folder: str) -> str | None:
     """Raises `TaskError` where there is no folder, or no image file in it; images are not opened."""
     root = _root(split, folder)
     if next(_files(root), None) is None:
-        raise _nothing(root, "")
+        raise _nothing(root)
     return None
 
 
@@ -52,21 +47,45 @@ def _files(root: Path) -> Iterator[Path]:
     return (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def _nothing(root: Path, why: str) -> TaskError:
-    return TaskError(
-        f"{root}: nothing to work on ({why or 'no image files in it'}); images end in {', '.join(sorted(SUFFIXES))}"
-    )
+def _nothing(root: Path) -> TaskError:
+    return TaskError(f"{root}: no image files in it; images end in {', '.join(sorted(SUFFIXES))}")
+
+
+def without_bad_images(rows: Rows, what: str) -> Rows:
+    """`rows` without those whose image cannot be used, counted by reason: `missing_image`, `empty_file`, `huge`,
+    `unreadable`.
+
+    Counted are the problems of such an image, or 1 where it has none. Raises `TaskError` where nothing is left of
+    `what`.
+    """
+    # Decoding releases the interpreter's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = threads.map(lambda picture: problem_with(Path(picture.path)), rows.pictures)
+        bad = {picture.id: reason for picture, reason in zip(rows.pictures, found, strict=True) if reason}
+    if not bad:
+        return rows
+    asked = Counter(problem.cluster for problem in rows.problems if problem.image)
+    dropped = Counter(dict(rows.dropped))
+    for identity, reason in bad.items():
+        dropped[reason] += asked[identity] or 1
+    problems = [problem for problem in rows.problems if not problem.image or problem.cluster not in bad]
+    pictures = [picture for picture in rows.pictures if picture.id not in bad]
+    if not problems and not pictures:
+        raise TaskError(f"{what}: nothing to work on ({', '.join(f'{n} {r}' for r, n in sorted(dropped.items()))})")
+    return Rows(problems, pictures, tuple(sorted(dropped.items())))
 
 
 def problem_with(path: Path) -> str | None:
     """Why an image file cannot be used, or None. The pixels are decoded: a truncated file shows only then."""
-    if path.stat().st_size == 0:
-        return "empty"
     try:
+        if path.stat().st_size == 0:
+            return "empty_file"
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 return "huge"
             image.load()
+    except FileNotFoundError:
+        return "missing_image"
     except Image.DecompressionBombError:
         return "huge"
     except (OSError, ValueError, SyntaxError):  # Pillow's PNG reader raises SyntaxError for broken chunks

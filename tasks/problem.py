@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -41,3 +41,9 @@ class Rows:
     problems: Sequence[Problem] = ()
     pictures: Sequence[Picture] = ()
     dropped: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """`dropped`, and as `no_question` the images about which no problem asks: what a labelled set cannot use."""
+        silent = len({picture.id for picture in self.pictures} - {problem.cluster for problem in self.problems})
+        return {**dict(self.dropped), **({"no_question": silent} if silent else {})}

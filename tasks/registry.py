@@ -46,8 +46,11 @@ def load(task: str, split: str = "train", skip: int = 0, take: int | None = None
     """The rows of a task's split, cut to a slice. Raises `TaskError`.
 
     The slice counts images where the task has images, else problems: the questions of one image stay together. Images
-    come in an order that the task fixes, so that `take: 400` and `skip: 400` part a split in two.
+    come in an order that the task fixes, so that `take: 400` and `skip: 400` part a split in two. The images of the
+    slice, and no others, are then decoded; rows with one that cannot be used are counted by reason.
     """
+    from tasks.images import without_bad_images
+
     module = importlib.import_module(entry(task).module)
     try:
         rows: Rows = module.load(split, **options)
@@ -55,7 +58,8 @@ def load(task: str, split: str = "train", skip: int = 0, take: int | None = None
         if "unexpected keyword argument" not in str(error) and "required" not in str(error):
             raise
         raise TaskError(f"task {task}: {str(error).partition(') ')[2] or error}") from error
-    return _cut(rows, skip, take, f"{task}, split {split}")
+    what = f"{task}, split {split}"
+    return without_bad_images(_cut(rows, skip, take, what), what)
 
 
 def check(task: str, split: str = "train", skip: int = 0, take: int | None = None, **options: Any) -> str | None:

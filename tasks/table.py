@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from tasks.columns import FORMATS, local_columns
-from tasks.images import problem_with
 from tasks.problem import Picture, Problem, Rows, TaskError
 
 FIELDS = ("question", "answer", "image", "id", "kind", "conversations")
@@ -28,7 +27,8 @@ def load(
     `columns` maps our fields (`question`, `answer`, `image`, `id`, `kind`, or `conversations` for LLaVA-style turns,
     of which the first exchange is taken) to the table's; a field keeps its own name unless mapped. `images` is the
     folder that image paths are relative to. `subset` and `file` choose a configuration or one file of a hub dataset.
-    Rows that cannot be used are counted by reason. Raises `TaskError`.
+    Rows without question and answer, or without any text and image, are counted by reason; images are not decoded here.
+    Raises `TaskError`.
     """
     import datasets
 
@@ -119,10 +119,7 @@ def _problems(
 ) -> Iterator[Problem]:
     for number, row in enumerate(table):
         question, answer = _texts(row, names)
-        image, image_id, reason = _image(row.get(names["image"]), images)
-        if reason:
-            dropped[reason] += 1
-            continue
+        image, image_id = _image(row.get(names["image"]), images)
         if not image and not (question and answer):
             dropped["empty"] += 1
             continue
@@ -138,10 +135,10 @@ def _texts(row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, str]:
     return str(row.get(names["question"]) or "").strip(), str(row.get(names["answer"]) or "").strip()
 
 
-def _image(value: Any, folder: Path | None) -> tuple[str | None, str, str | None]:
-    """(path, id, reason it cannot be used). An image inside the table is kept as a file in the datasets cache."""
+def _image(value: Any, folder: Path | None) -> tuple[str | None, str]:
+    """(path, id). An image inside the table is kept as a file in the datasets cache."""
     if not value:
-        return None, "", None
+        return None, ""
     if isinstance(value, Mapping):
         if value.get("bytes") is None:
             return _image(value.get("path"), folder)
@@ -154,8 +151,5 @@ def _image(value: Any, folder: Path | None) -> tuple[str | None, str, str | None
             partial = path.with_suffix(".part")
             partial.write_bytes(value["bytes"])
             partial.replace(path)
-        return str(path), digest[:16], problem_with(path)
-    path = (folder / str(value)) if folder else Path(str(value))
-    if not path.is_file():
-        return None, "", "missing_image"
-    return str(path.resolve()), str(value), problem_with(path)
+        return str(path), digest[:16]
+    return str(((folder / str(value)) if folder else Path(str(value))).resolve()), str(value)

@@ -92,7 +92,7 @@ class EvaluateStage(StageSettings):
         return StageResult(
             rows_in=len(problems),
             rows_out=sum(len(result.trials) for result in results),
-            dropped=dict(rows.dropped),
+            dropped=rows.left_out,
             numbers=_numbers(report),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -41,7 +42,9 @@ class Select(BaseModel):
         "fraction", description="original, in an arm: as many of each type as the chain without arms kept"
     )
     lowest: bool = Field(False, description="keep the lowest instead: a control")
-    gates: Mapping[str, float] = Field({}, description="score -> least value that a kept pair must have")
+    gates: Mapping[str, float | tuple[float, float]] = Field(
+        {}, description="score -> least value that a kept pair must have, or [least, most]"
+    )
     quota: float | None = Field(None, gt=0, le=1, description="largest share of one type in what is kept")
 
     @field_validator("score", "gates")
@@ -53,6 +56,33 @@ class Select(BaseModel):
             if complaint := unknown_score(name):
                 raise ValueError(complaint)
         return value
+
+    @field_validator("score")
+    @classmethod
+    def _some(cls, score: Any) -> Any:
+        if not score:
+            raise ValueError("names no score")
+        return score
+
+    @field_validator("gates", mode="before")
+    @classmethod
+    def _ranges(cls, gates: Any) -> Any:
+        for name, gate in gates.items() if isinstance(gates, Mapping) else ():
+            ends = gate if isinstance(gate, list | tuple) else [gate]
+            if len(ends) not in (1, 2) or not all(isinstance(end, int | float) for end in ends) or gate == ends[:1]:
+                raise ValueError(f"{name}: give the least value, or [least, most], not {gate!r}")
+            if ends[0] > ends[-1]:
+                raise ValueError(f"{name}: no value is at least {ends[0]:g} and at most {ends[1]:g}")
+        return gates
+
+    def passes(self, values: Mapping[str, float | None]) -> bool:
+        """Whether a pair with these scores gets through all gates. A score that is missing does not."""
+        for name, gate in self.gates.items():
+            least, most = gate if isinstance(gate, tuple) else (gate, math.inf)
+            value = values[name]
+            if value is None or not least <= value <= most:
+                return False
+        return True
 
     @property
     def scores(self) -> list[str]:
@@ -96,9 +126,9 @@ class FilterStage(StageSettings):
                 ranked,
                 types,
                 [pair.id for pair in pairs],
-                self._sizes(context),
+                self._sizes(context, types),
                 context.seed,
-                passes=[self._passes(scores, i) for i in range(len(pairs))],
+                passes=[self.select.passes({n: values[i] for n, values in scores.items()}) for i in range(len(pairs))],
                 quota=self.select.quota,
             )
         except ValueError as error:
@@ -123,10 +153,12 @@ class FilterStage(StageSettings):
         kept = sum(triad["kept"] for triad in triads)
         return StageResult(len(triads), kept, Counter(r for r in reasons if r), self._numbers(triads, types))
 
-    def _sizes(self, context: StageContext) -> float | Mapping[str, int]:
+    def _sizes(self, context: StageContext, types: Sequence[str]) -> Mapping[str, int]:
         """The fraction of each type, or the number that the original kept of it."""
+        from selfrefine.triad.select import share_of_each
+
         if not self.reads_original:
-            return self.select.fraction
+            return share_of_each(types, self.select.fraction)
         return Counter(row["type"] for row in read_kept(context.inputs["original"]))
 
     def _measured(self, context: StageContext, pairs: Sequence[Pair]) -> Shards:
@@ -182,10 +214,6 @@ class FilterStage(StageSettings):
         pictures = list({pair.picture.id: pair.picture for pair in pairs}.values())
         found = nearest(embed(pictures, checkpoint), self.measure.edge_images - 1)
         return {picture.id: [pictures[i] for i in indices] for picture, indices in zip(pictures, found, strict=True)}
-
-    def _passes(self, scores: Mapping[str, Sequence[float | None]], i: int) -> bool:
-        values = {name: scores[name][i] for name in self.select.gates}
-        return all(v is not None and v >= self.select.gates[name] for name, v in values.items())
 
     def _numbers(self, triads: Sequence[Mapping[str, Any]], types: Sequence[str]) -> dict[str, Number]:
         numbers: dict[str, Number] = {f"kept of {kind}": 0 for kind in sorted(set(types))}

@@ -43,4 +43,4 @@ class TuneStage(SftSettings, TrainingSettings):
         texts += [message["content"] for example in examples for message in example.messages]
         start = start_checkpoint(context, texts)
         numbers = train(context, examples, start, self)
-        return StageResult(len(problems), len(examples), dict(rows.dropped), numbers)
+        return StageResult(len(problems), len(examples), rows.left_out, numbers)

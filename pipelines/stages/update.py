@@ -52,7 +52,7 @@ class UpdateStage(SftSettings, TrainingSettings):
         examples = [Example([{"role": "user", "content": p.question}], p.answer, p.image) for p in problems]
         start = str(context.inputs["tune"] / "checkpoint") if self.start == "tuned" else start_checkpoint(context, [])
         numbers = train(context, examples, start, self)
-        return StageResult(len(problems), len(examples), dict(rows.dropped), {"pairs": len(accepted), **numbers})
+        return StageResult(len(problems), len(examples), rows.left_out, {"pairs": len(accepted), **numbers})
 
 
 def _kept(context: StageContext) -> list[Problem]:

@@ -16,27 +16,32 @@ SELECT_REASONS = {
     "unscored": "its score could not be computed",
     "gate": "it misses a threshold",
     "below_cut": "others of its type scored higher",
-    "small_type": "its type has too few pairs for the fraction to keep one",
+    "small_type": "none of its type is kept: too few pairs for the fraction, or a fraction of 0",
     "quota": "its type would exceed its quota of what is kept",
 }
+
+
+def share_of_each(types: Sequence[str], fraction: float) -> dict[str, int]:
+    """⌊n_type · fraction⌋ of each type, in exact arithmetic."""
+    return {kind: int(count * Fraction(str(fraction))) for kind, count in Counter(types).items()}
 
 
 def accept_consistent(
     agreement: Sequence[float | None],
     types: Sequence[str],
     ids: Sequence[str],
-    fraction: float | Mapping[str, int],
+    sizes: Mapping[str, int],
     seed: int,
     *,
     passes: Sequence[bool] | None = None,
     quota: float | None = None,
 ) -> list[str | None]:
-    """Keeps the highest `agreement` of each type: ⌊n_type · fraction⌋ rows, fewer where too few pass.
+    """Keeps the `sizes[type]` rows of each type with the highest `agreement`, fewer where too few pass.
 
-    `fraction` may also give the number itself, type by type: what a control of the same size needs.
-    Returns per row None where it is kept, else the reason: a key of `SELECT_REASONS`. `n_type` counts all rows of a
-    type, so that a gate changes which rows are kept and never how many more of them. Ties at the cut are broken by a
-    hash of (seed, id), never by order. `quota` caps each type's share of what is kept.
+    The paper's sizes are `share_of_each(types, 0.2)`, which counts all rows of a type: a gate changes which rows are
+    kept and never how many more of them. A type without a size keeps none. Returns per row None where it is kept, else
+    the reason: a key of `SELECT_REASONS`. Ties at the cut are broken by a hash of (seed, id), never by order. `quota`
+    caps each type's share of what is kept.
 
     Raises ValueError where the quota cannot be met by so few types.
     """
@@ -47,14 +52,14 @@ def accept_consistent(
     for i, kind in enumerate(types):
         members[kind].append(i)
     for kind, rows in members.items():
-        size, small = _size(kind, len(rows), fraction)
+        size = sizes.get(kind, 0)
         able = []
         for i in rows:
             if agreement[i] is None:
                 reasons[i] = "unscored"
             elif not passes[i]:
                 reasons[i] = "gate"
-            elif small:
+            elif not size:
                 reasons[i] = "small_type"
             else:
                 able.append(i)
@@ -77,14 +82,6 @@ def select_informative(disagreement: Sequence[float | None], ids: Sequence[str],
     if k > len(known):
         raise ValueError(f"k = {k} is more than the {len(known)} rows that have a score")
     return sorted(known, key=lambda i: (-_known(disagreement[i]), -uniform("tie", seed, ids[i])))[:k]
-
-
-def _size(kind: str, rows: int, fraction: float | Mapping[str, int]) -> tuple[int, bool]:
-    """How many rows of a type to keep, and whether that is none because the type is too small for the fraction."""
-    if isinstance(fraction, Mapping):
-        return fraction.get(kind, 0), False
-    size = int(rows * Fraction(str(fraction)))
-    return size, size == 0 and fraction > 0
 
 
 def _quotas(counts: Mapping[str, int], quota: float | None) -> Mapping[str, int]:

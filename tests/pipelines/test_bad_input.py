@@ -44,6 +44,10 @@ def refused(children: Any, tmp_path: Path) -> Refused:
     [
         ("stages.filter.select.fracton=1", "unknown key; did you mean `fraction`?"),
         ("stages.filter.select.score=consistence", "no score is called 'consistence'; did you mean 'consistency'?"),
+        ("stages.filter.select.gates={random: [0.75, 0.25]}", "random: no value is at least 0.75 and at most 0.25"),
+        ("stages.filter.select.gates={random: [0.25]}", "random: give the least value, or [least, most], not [0.25]"),
+        ("stages.tune.lora={r: [8]}", "stages.tune.lora.r"),
+        ("stages.filter.select.score=[]", "stages.filter.select.score: names no score"),
         ("stages.tune.lora.rank=8", "stages.tune.lora.rank: unknown key"),
         ("stages.tune.data=labeled", "there is no section `data.labeled`; there are: labelled, unlabelled"),
         ("data.labelled.split=tran", "data.labelled: easy-vqa has no split 'tran'"),
@@ -125,13 +129,13 @@ def test_images_that_cannot_be_used_are_counted(children: Any, tmp_path: Path) -
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
     shown = children.trivium("tasks", "show", "images", f"folder={folder}")
     assert shown.code == 0, shown.text
-    assert "0 problems, 8 images, 1 left out: empty, 1 left out: huge, 2 left out: unreadable" in shown.text
+    assert "0 problems, 8 images, 1 left out: empty_file, 1 left out: huge, 2 left out: unreadable" in shown.text
     for path in folder.glob("good*"):
         assert open_image(str(path)).mode == "RGB", path
     for path in folder.glob("good*"):
         path.unlink()
     none = children.trivium("tasks", "show", "images", f"folder={folder}")
-    assert none.code == 2 and "nothing to work on (1 empty, 1 huge, 2 unreadable)" in none.text
+    assert none.code == 2 and "nothing to work on (1 empty_file, 1 huge, 2 unreadable)" in none.text
 
 
 def test_more_than_there_is(refused: Refused) -> None:

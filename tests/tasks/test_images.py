@@ -13,6 +13,7 @@ from engines.base import EngineError
 from engines.rendering import open_image
 from tasks import images
 from tasks.problem import TaskError
+from tasks.registry import load
 
 
 def noise(mode: str = "RGB", side: int = 24) -> Image.Image:
@@ -36,9 +37,22 @@ def test_bad_files_are_counted_by_reason(tmp_path: Path, monkeypatch: pytest.Mon
     noise(side=41).save(tmp_path / "big.png")
     (tmp_path / "notes.txt").write_text("not an image, and none is claimed")
     (tmp_path / "folder.png").mkdir()
-    rows = images.load("train", str(tmp_path))
+    rows = load("images", folder=str(tmp_path))
     assert [p.id for p in rows.pictures] == ["good.png"]
-    assert dict(rows.dropped) == {"empty": 1, "unreadable": 3, "huge": 1}
+    assert dict(rows.dropped) == {"empty_file": 1, "unreadable": 3, "huge": 1}
+
+
+def test_only_the_images_of_the_slice_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(6):
+        noise().save(tmp_path / f"{i}.png")
+    (tmp_path / "0.png").write_text("outside of the slice")
+    (tmp_path / "3.png").write_text("inside")
+    opened: list[str] = []
+    real = images.problem_with
+    monkeypatch.setattr(images, "problem_with", lambda path: opened.append(path.name) or real(path))
+    rows = load("images", folder=str(tmp_path), skip=2, take=3)
+    assert [p.id for p in rows.pictures] == ["2.png", "4.png"] and dict(rows.dropped) == {"unreadable": 1}
+    assert sorted(opened) == ["2.png", "3.png", "4.png"]
 
 
 def test_a_decompression_bomb_is_huge_not_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +116,7 @@ def test_a_folder_without_an_image_says_why(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="no image files in it"):
         images.load("train", str(tmp_path))
     (tmp_path / "zero.png").touch()
-    with pytest.raises(TaskError, match="1 empty"):
-        images.load("train", str(tmp_path))
+    with pytest.raises(TaskError, match="1 empty_file"):
+        load("images", folder=str(tmp_path))
     with pytest.raises(TaskError, match="no such folder"):
         images.load("train", str(tmp_path / "nowhere"))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tasks import table
 from tasks.problem import Problem, TaskError
+from tasks.registry import load
 
 ROWS = [
     {"question": "what is it?", "answer": "a cat", "image": "cat.png", "id": "c", "kind": "animal"},
@@ -92,8 +93,8 @@ def test_what_cannot_be_used_is_counted(folder: Path) -> None:
         {"question": "q", "answer": " ", "image": ""},
         {"question": "without an image", "answer": "is fine", "image": ""},
     ]
-    rows = table.load("train", written([*ROWS, *more], folder / "rows.jsonl"), images=str(folder))
-    assert dict(rows.dropped) == {"missing_image": 1, "empty": 3, "unreadable": 1}
+    rows = load("table", source=written([*ROWS, *more], folder / "rows.jsonl"), images=str(folder))
+    assert dict(rows.dropped) == {"missing_image": 1, "empty": 2, "empty_file": 1, "unreadable": 1}
     assert [p.question for p in rows.problems] == [ROWS[0]["question"], ROWS[1]["question"], "without an image"]
     assert rows.problems[-1].image is None
     with pytest.raises(TaskError, match=r"no usable row \(1 empty\)"):
@@ -137,9 +138,9 @@ def test_images_inside_the_table_become_files_and_broken_ones_are_counted(folder
     saved.save_to_disk(str(folder / "saved"))
     saved.to_parquet(str(folder / "rows.parquet"))
     for name in ("saved", "rows.parquet"):
-        rows = table.load("train", str(folder / name))
+        rows = load("table", source=str(folder / name))
         assert [p.question for p in rows.problems] == ["a?", "d?"]
-        assert dict(rows.dropped) == {"unreadable": 1, "empty": 1}
+        assert dict(rows.dropped) == {"unreadable": 1, "empty_file": 1}
         # Equal images are one image: one picture, one cluster, one file.
         assert len(rows.pictures) == 1 and {p.cluster for p in rows.problems} == {rows.pictures[0].id}
         assert Path(rows.pictures[0].path).read_bytes() == whole
@@ -151,6 +152,15 @@ def test_images_without_questions_are_pictures(folder: Path) -> None:
     source = written([{"image": "cat.png"}, {"image": "fox.png"}], folder / "rows.csv")
     rows = table.load("train", source, images=str(folder))
     assert [p.id for p in rows.pictures] == ["cat.png", "fox.png"] and rows.problems == []
+    assert rows.left_out == {"no_question": 2}
+
+
+def test_the_problems_of_a_bad_image_are_counted_each(folder: Path) -> None:
+    (folder / "torn.png").write_text("no image")
+    asked = [{"question": f"{i}?", "answer": "a", "image": "torn.png"} for i in range(3)]
+    silent = {"question": "", "answer": "", "image": "torn.png"}
+    rows = load("table", source=written([*ROWS, *asked, silent], folder / "rows.jsonl"), images=str(folder))
+    assert dict(rows.dropped) == {"unreadable": 3} == rows.left_out
 
 
 def test_a_source_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:

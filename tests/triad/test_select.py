@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfrefine.triad.select import SELECT_REASONS, accept_consistent, select_informative
+from selfrefine.triad.select import SELECT_REASONS, accept_consistent, select_informative, share_of_each
 
 LEVELS = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 ROWS = st.lists(st.tuples(LEVELS, st.sampled_from("abc")), min_size=1, max_size=40)
@@ -29,7 +29,7 @@ def ids(n: int) -> list[str]:
 @given(ROWS)
 def test_a_fifth_of_each_type_is_kept_and_none_left_out_scores_higher(rows: list[tuple[float, str]]) -> None:
     scores, types = [s for s, _ in rows], [t for _, t in rows]
-    taken = kept(accept_consistent(scores, types, ids(len(rows)), 0.2, 0))
+    taken = kept(accept_consistent(scores, types, ids(len(rows)), share_of_each(types, 0.2), 0))
     for kind, count in Counter(types).items():
         mine = [i for i in taken if types[i] == kind]
         assert len(mine) == count // 5
@@ -41,7 +41,7 @@ def test_a_fifth_of_each_type_is_kept_and_none_left_out_scores_higher(rows: list
 @pytest.mark.parametrize("fraction", [0.07, 0.29, 0.57, 0.58, 1.0, 0.0])
 def test_the_count_is_exact_where_binary_fractions_are_not(fraction: float) -> None:
     # 100 * 0.29 is 28.999999999999996 in binary floating point.
-    taken = kept(accept_consistent([0.5] * 100, ["a"] * 100, ids(100), fraction, 0))
+    taken = kept(accept_consistent([0.5] * 100, ["a"] * 100, ids(100), share_of_each(["a"] * 100, fraction), 0))
     assert len(taken) == round(100 * fraction)
 
 
@@ -49,17 +49,19 @@ def test_the_count_is_exact_where_binary_fractions_are_not(fraction: float) -> N
 def test_order_of_rows_and_increasing_maps_change_nothing(rows: list[tuple[float, str]], chance: random.Random) -> None:
     n = len(rows)
     scores, types = [s for s, _ in rows], [t for _, t in rows]
-    first = accept_consistent(scores, types, ids(n), 0.4, 3)
+    sizes = share_of_each(types, 0.4)
+    first = accept_consistent(scores, types, ids(n), sizes, 3)
     order = list(range(n))
     chance.shuffle(order)
-    mixed = accept_consistent([scores[i] for i in order], [types[i] for i in order], [ids(n)[i] for i in order], 0.4, 3)
+    mixed_ids = [ids(n)[i] for i in order]
+    mixed = accept_consistent([scores[i] for i in order], [types[i] for i in order], mixed_ids, sizes, 3)
     assert [first[i] for i in order] == mixed
-    assert accept_consistent([math.exp(5 * s) - 9 for s in scores], types, ids(n), 0.4, 3) == first
+    assert accept_consistent([math.exp(5 * s) - 9 for s in scores], types, ids(n), sizes, 3) == first
 
 
 def test_ties_are_drawn_by_seed_and_id_not_by_place() -> None:
     n = 1000
-    chosen = {seed: kept(accept_consistent([1.0] * n, ["a"] * n, ids(n), 0.2, seed)) for seed in range(3)}
+    chosen = {seed: kept(accept_consistent([1.0] * n, ["a"] * n, ids(n), {"a": n // 5}, seed)) for seed in range(3)}
     assert chosen[0] != chosen[1] != chosen[2]
     # Every fifth row, wherever it stands: the mean place of 200 of 1,000 has a standard deviation of 18.
     assert all(abs(sum(rows) / len(rows) - 499.5) < 80 for rows in chosen.values())
@@ -69,8 +71,8 @@ def test_ties_are_drawn_by_seed_and_id_not_by_place() -> None:
 def test_what_is_accepted_is_never_what_is_asked_for_next(scores: list[float], seed: int, data: st.DataObject) -> None:
     n = len(scores)
     count = data.draw(st.integers(0, n))
-    taken = kept(accept_consistent(scores, ["a"] * n, ids(n), count / n, seed))
-    assert len(taken) in (count, count - 1)  # count / n is not always exact
+    taken = kept(accept_consistent(scores, ["a"] * n, ids(n), {"a": count}, seed))
+    assert len(taken) == count
     asked = select_informative([-s for s in scores], ids(n), n - len(taken), seed)
     assert not set(taken) & set(asked)
     assert {*taken, *asked} == set(range(n))
@@ -88,19 +90,19 @@ def test_each_reason() -> None:
     scores = [0.9, None, 0.8, 0.7, 0.1, 0.99, 0.5]
     passes = [True, True, False, True, True, True, True]
     types = ["a"] * 6 + ["b"]
-    reasons = accept_consistent(scores, types, ids(7), 0.4, 0, passes=passes)
+    reasons = accept_consistent(scores, types, ids(7), share_of_each(types, 0.4), 0, passes=passes)
     assert reasons == [None, "unscored", "gate", "below_cut", "below_cut", None, "small_type"]
 
 
 def test_numbers_of_each_type_may_be_given() -> None:
     scores, types = [0.1, 0.9, 0.5, 0.7, 0.6, 0.8], ["a", "a", "a", "b", "b", "c"]
     reasons = accept_consistent(scores, types, ids(6), {"a": 1, "b": 5}, 0)
-    assert reasons == ["below_cut", None, "below_cut", None, None, "below_cut"]
+    assert reasons == ["below_cut", None, "below_cut", None, None, "small_type"]
 
 
 def test_a_gate_frees_no_place_below_the_cut_for_more_rows() -> None:
     passes = [i >= 8 for i in range(10)]  # the two lowest pass
-    reasons = accept_consistent([10.0 - i for i in range(10)], ["a"] * 10, ids(10), 0.3, 0, passes=passes)
+    reasons = accept_consistent([10.0 - i for i in range(10)], ["a"] * 10, ids(10), {"a": 3}, 0, passes=passes)
     assert kept(reasons) == [8, 9]
     assert Counter(reasons) == {"gate": 8, None: 2}
 
@@ -113,9 +115,9 @@ def test_quotas_keep_the_most_that_any_choice_could(counts: list[int], quota: fl
     present = sum(count > 0 for count in counts)
     if present and round(quota * 100) * present < 100:
         with pytest.raises(ValueError, match="cannot be met"):
-            accept_consistent(scores, types, ids(len(types)), 1.0, 0, quota=quota)
+            accept_consistent(scores, types, ids(len(types)), share_of_each(types, 1.0), 0, quota=quota)
         return
-    reasons = accept_consistent(scores, types, ids(len(types)), 1.0, 0, quota=quota)
+    reasons = accept_consistent(scores, types, ids(len(types)), share_of_each(types, 1.0), 0, quota=quota)
     found = Counter(types[i] for i in kept(reasons))
     allowed = [
         choice
