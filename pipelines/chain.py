@@ -26,7 +26,8 @@ class Link:
     name: str
     settings: StageSettings
     upstream: dict[str, str] = field(default_factory=dict)
-    """Kind -> name of the link whose outputs are read; for a link that gathers, name -> name of all before it."""
+    """Kind -> name of the link whose outputs are read, in the order of the chain; for a link that gathers, name -> name
+    of all before it."""
     original: str | None = None
     """The shared link that this one is an arm's copy of."""
 
@@ -145,7 +146,8 @@ def _upstream(stage: StageSettings, line: Sequence[Link]) -> dict[str, str]:
     for kind in stage.requires:
         if kind not in latest:
             raise RecipeError(f"stages.{stage.name}: needs a `{kind}` stage before it")
-    return {kind: latest[kind] for kind in (*stage.requires, *stage.accepts) if kind in latest}
+    wanted = (*stage.requires, *stage.accepts)
+    return {link.kind: link.name for link in line if link.kind in wanted and latest[link.kind] == link.name}
 
 
 def _arm(

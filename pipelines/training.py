@@ -19,13 +19,14 @@ NUMBERS_FILE = "training.json"
 """Inside a checkpoint, so that one is there with the other: the numbers its training returned."""
 
 
-def start_checkpoint(context: StageContext, texts: Sequence[str]) -> str:
-    """The model this round starts from: the last update's, else the recipe's, which is built first if need be.
+def start_checkpoint(context: StageContext, kinds: Sequence[str], texts: Sequence[str] = ()) -> str:
+    """The weights to begin with: those of the last stage of `kinds` that is read, else the recipe's.
 
-    `texts`: what the tokenizer of a model to build learns from.
+    A model that the recipe describes is built first; `texts` are what its tokenizer learns from.
     """
-    if "update" in context.inputs:
-        return str(context.inputs["update"] / "checkpoint")
+    trained = [directory for kind, directory in context.inputs.items() if kind in kinds]
+    if trained:
+        return str(trained[-1] / "checkpoint")
     model = context.recipe.model
     if model.build is None:
         return model.adapter or _local(str(model.path), model.revision)

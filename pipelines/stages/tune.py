@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class TuneStage(SftSettings, TrainingSettings):
-    """Trains on the labelled data; each sample hides its question, its answer, or both."""
+    """Trains on the labelled data; each sample hides its question, its answer, or both.
+
+    A recipe may have several, each under a `name`: every one goes on from the one before; the last asks and answers.
+    """
 
     kind: Literal["tune"] = "tune"
     data: str = Field("labelled", description="the data section with questions and answers")
@@ -27,7 +30,7 @@ class TuneStage(SftSettings, TrainingSettings):
     prompts: Prompts = Field(Prompts(), description="wording of the tasks; generate and filter use the same")
 
     uses: ClassVar[tuple[str, ...]] = ("model", "data")
-    accepts: ClassVar[tuple[str, ...]] = ("update",)
+    accepts: ClassVar[tuple[str, ...]] = ("tune", "update")
     owned_trl_keys: ClassVar[frozenset[str]] = OWNED_KEYS
 
     def check(self, recipe: Recipe) -> Iterator[str]:
@@ -40,7 +43,9 @@ class TuneStage(SftSettings, TrainingSettings):
         problems = [*rows.problems, *accepted_before(context)]
         examples = list(tuning_examples(problems, self.split, self.prompts, context.seed))
         texts = [text for problem in rows.problems for text in (problem.question, problem.answer)]
-        texts += [message["content"] for example in examples for message in example.messages]
-        start = start_checkpoint(context, texts)
+        # All three tasks' wording, whatever this stage's split: another `tune` may go on with the same model.
+        worded = tuning_examples(rows.problems, Split(), self.prompts, context.seed)
+        texts += [message["content"] for example in worded for message in example.messages]
+        start = start_checkpoint(context, self.accepts, texts)
         numbers = train(context, examples, start, self)
         return StageResult(len(problems), len(examples), rows.left_out, numbers)

@@ -25,7 +25,7 @@ class UpdateStage(SftSettings, TrainingSettings):
     kind: Literal["update"] = "update"
     data: str = Field("labelled", description="the data section with questions and answers")
     start: Literal["tuned", "recipe"] = Field(
-        "tuned", description="weights to begin with: the tuned model's, or those this round's tuning began with"
+        "tuned", description="weights to begin with: the tuned model's, or the last update's (at first the recipe's)"
     )
     truth: bool = Field(
         False, description="train on the true answers of all unlabelled images: the ceiling, not a method"
@@ -50,7 +50,11 @@ class UpdateStage(SftSettings, TrainingSettings):
         _write(context, accepted)
         problems = [*rows.problems, *accepted]
         examples = [Example([{"role": "user", "content": p.question}], p.answer, p.image) for p in problems]
-        start = str(context.inputs["tune"] / "checkpoint") if self.start == "tuned" else start_checkpoint(context, [])
+        start = (
+            str(context.inputs["tune"] / "checkpoint")
+            if self.start == "tuned"
+            else start_checkpoint(context, ["update"])
+        )
         numbers = train(context, examples, start, self)
         return StageResult(len(problems), len(examples), rows.left_out, {"pairs": len(accepted), **numbers})
 

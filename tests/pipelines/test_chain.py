@@ -133,6 +133,24 @@ def test_rounds_carry_on_within_their_arm() -> None:
     assert all(link.settings.top == 0.5 for link in expand(made) if link.name in ("filter@random", "filter.2@random"))  # type: ignore[attr-defined]
 
 
+def test_several_of_a_kind_go_on_from_each_other() -> None:
+    class Tuning(Tune):
+        accepts: ClassVar[tuple[str, ...]] = ("tune", "update")
+
+    stages = [
+        Tuning(name="base"),
+        Tuning(name="tune"),
+        *(each(name=each.model_fields["kind"].default) for each in ROUND[1:]),
+    ]
+    upstream = reads(recipe(rounds=2).model_copy(update={"stages": stages}))
+    assert upstream["base"] == {}
+    assert upstream["tune"] == {"tune": "base"}
+    assert upstream["generate"] == {"tune": "tune"}
+    # In the order of the chain: a training goes on from the last.
+    assert list(upstream["base.2"].items()) == [("tune", "tune"), ("update", "update")]
+    assert list(upstream["tune.2"].items()) == [("update", "update"), ("tune", "base.2")]
+
+
 def test_seeds_repeat_all_but_what_combines_them(tmp_path: Path) -> None:
     parts = legs(recipe(seeds=[3, 5]), tmp_path)
     assert [(part.directory.name, part.recipe.seed) for part in parts[:2]] == [("seed-3", 3), ("seed-5", 5)]

@@ -1,7 +1,8 @@
-"""Where a training begins: a model of the hub at one revision, read from the hub's own cache layout."""
+"""Where a training begins: at the last one before it, or at one revision of a hub model, read from the hub's cache."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -30,7 +31,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return model / "snapshots"
 
 
-def start(revision: str | None, directory: Path) -> str:
+def start(revision: str | None, directory: Path, inputs: Mapping[str, Path] = {}) -> str:
     recipe = Recipe.model_validate(
         {
             "name": "mine",
@@ -40,13 +41,20 @@ def start(revision: str | None, directory: Path) -> str:
         }
     )
     metrics = Metrics(directory / "metrics.jsonl")
-    return start_checkpoint(StageContext(recipe, "tune", directory, {}, [], 0, Stop(), metrics), [])
+    context = StageContext(recipe, "tune", directory, inputs, [], 0, Stop(), metrics)
+    return start_checkpoint(context, ["tune", "update"])
 
 
 def test_a_revision_is_the_directory_of_its_commit(hub: Path, tmp_path: Path) -> None:
     assert start("v1", tmp_path) == str(hub / ("a" * 40))
     assert start("main", tmp_path) == str(hub / ("b" * 40))
     assert start(None, tmp_path) == "someone/small"
+
+
+def test_a_later_training_goes_on_from_the_last_before_it(tmp_path: Path) -> None:
+    inputs = {"update": tmp_path / "update", "tune": tmp_path / "base.2"}
+    assert start(None, tmp_path, inputs) == str(tmp_path / "base.2/checkpoint")
+    assert start(None, tmp_path, dict(reversed(inputs.items()))) == str(tmp_path / "update/checkpoint")
 
 
 def test_a_revision_that_cannot_be_fetched_is_one_line(hub: Path, tmp_path: Path) -> None:
