@@ -68,11 +68,11 @@ def sources(
     digests = dict(before or {})
     made: dict[str, dict[str, Any]] = {}
     for link in links:
-        used = {name: section(recipe, name) for name in link.settings.uses}
+        used = {name: section(recipe, name) for name in link.settings.sections}
         made[link.name] = {
             "kind": link.kind,
             "settings": link.settings.model_dump(mode="json", exclude={"kind", "name"}),
-            "sections": used | _local_files(recipe, link.settings.uses),
+            "sections": used | _local_files(recipe, link.settings.sections),
             "seed": derive_seed(recipe.seed, link.name),
             "inputs": {name: digests[name] for name in link.upstream.values()},
         }
@@ -111,11 +111,12 @@ def unseen(recipe: Recipe) -> Iterator[str]:
 
 
 def _link_problems(recipe: Recipe, link: Link) -> Iterator[str]:
-    for name in link.settings.uses:
+    for name in link.settings.sections:
         try:
             section(recipe, name)
         except RecipeError:
-            yield f"stages.{link.name}: needs `{name}`, which the recipe does not have"
+            there = nearest(name, [f"data.{each}" for each in recipe.data])
+            yield f"stages.{link.name}: needs `{name}`, which the recipe does not have{there}"
             return
     if isinstance(link.settings, TrainingSettings):
         settings = link.settings
@@ -171,14 +172,13 @@ def _arm(
     return list(_line(recipe, changed, arm, shared[:first]))
 
 
-def _local_files(recipe: Recipe, uses: Sequence[str]) -> dict[str, dict[str, str]]:
+def _local_files(recipe: Recipe, sections: Sequence[str]) -> dict[str, dict[str, str]]:
     """Fingerprints of local files behind the sections that are used, so that changed files count as changed inputs."""
     found = {}
-    for name in uses:
+    for name in sections:
         head, _, key = name.partition(".")
         if name == "model":
             found["model files"] = recipe.model.files()
         elif head == "data":
-            for data in [key] if key else recipe.data:
-                found[f"data.{data} files"] = recipe.data[data].files()
+            found[f"{name} files"] = recipe.data[key].files()
     return {name: files for name, files in found.items() if files}

@@ -66,11 +66,6 @@ class Recipe(BaseModel):
             raise ValueError("a seed is given twice")
         return seeds
 
-    def missing_data(self, name: str, key: str) -> Iterator[str]:
-        """The complaint about a stage's `key` that names a data section which is not there; else nothing."""
-        if name not in self.data:
-            yield f"{key}: there is no section `data.{name}`; there are: {', '.join(self.data)}"
-
     def dump(self) -> dict[str, Any]:
         """JSON-ready values of all fields, defaults filled in."""
         values = self.model_dump(mode="json", exclude={"stages"})

@@ -65,13 +65,18 @@ class StageSettings(BaseModel):
     accepts: ClassVar[tuple[str, ...]] = ()
     """Like `requires`, but may be absent: what a later round takes over from the round before."""
     uses: ClassVar[tuple[str, ...]] = ()
-    """Sections of the recipe that the outputs depend on: `model`, `engine`, `data.labelled`; `data` is all of them."""
+    """Sections of the recipe that the outputs depend on: `model`, `engine`, `data.labelled`."""
     gathers: ClassVar[bool] = False
     """True for a stage that looks at all before it (`context.upstream`); it runs once, after all rounds and arms."""
     combines_seeds: ClassVar[bool] = False
     """True for a gathering stage that runs once for all `seeds:` together, on the finished stages of each."""
     counts_rows: ClassVar[bool] = False
     """True when each row that comes in either goes out or is dropped for a counted reason."""
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """All that the outputs depend on: `uses`, and what the settings themselves name."""
+        return self.uses
 
     def run(self, context: StageContext) -> StageResult:
         """Reads `context.inputs`, writes into `context.directory`. Raises `Interrupted` where `context.stop` asks."""
@@ -87,7 +92,17 @@ class StageSettings(BaseModel):
         yield from ()
 
 
-class TrainingSettings(StageSettings):
+class DataStageSettings(StageSettings):
+    """Base of stages that read one data section: a change of another one is no reason to run them again."""
+
+    data: str
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        return (*self.uses, f"data.{self.data}")
+
+
+class TrainingSettings(DataStageSettings):
     """Base of stages that train with TRL. `trl:` passes options on to its config, checked before anything runs."""
 
     trl: Mapping[str, Any] = Field({}, description="further options of TRL's config, by their names there")

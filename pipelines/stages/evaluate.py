@@ -12,7 +12,7 @@ from engines.base import Decoding
 from pipelines.errors import RunError
 from pipelines.files import whole, write_json
 from pipelines.machine import code_revision, device, package_versions
-from pipelines.stage import Number, StageHandle, StageResult, StageSettings
+from pipelines.stage import DataStageSettings, Number, StageHandle, StageResult
 
 if TYPE_CHECKING:
     from eval.compare import Evaluated
@@ -28,7 +28,7 @@ TRIALS_FILE = "trials.jsonl"
 RESULT_FILE = "eval.json"
 
 
-class EvaluateStage(StageSettings):
+class EvaluateStage(DataStageSettings):
     """Accuracy of each checkpoint with its interval, by kind of question, and paired differences between them."""
 
     kind: Literal["evaluate"] = "evaluate"
@@ -44,12 +44,11 @@ class EvaluateStage(StageSettings):
     )
 
     gathers: ClassVar[bool] = True
-    uses: ClassVar[tuple[str, ...]] = ("engine", "data")
+    uses: ClassVar[tuple[str, ...]] = ("engine",)
 
     def check(self, recipe: Recipe) -> Iterator[str]:
         from rewards.registry import RewardError, entry
 
-        yield from recipe.missing_data(self.data, f"{self.name}.data")
         try:
             entry(self.reward)
         except RewardError as error:

@@ -11,17 +11,16 @@ from pydantic import Field
 from engines.base import Decoding
 from pipelines.errors import RunError
 from pipelines.files import whole
-from pipelines.stage import StageResult, StageSettings
+from pipelines.stage import DataStageSettings, StageResult
 
 if TYPE_CHECKING:
     from pipelines.context import StageContext
-    from pipelines.recipe import Recipe
     from tasks.problem import Picture
 
 PAIRS_FILE = "pairs.parquet"
 
 
-class GenerateStage(StageSettings):
+class GenerateStage(DataStageSettings):
     """Proposes question–answer pairs for the unlabelled images; those that cannot be parsed stay, with a reason."""
 
     kind: Literal["generate"] = "generate"
@@ -33,11 +32,8 @@ class GenerateStage(StageSettings):
     chunk: int = Field(256, ge=1, description="images per shard: what is done again at most after a kill")
 
     requires: ClassVar[tuple[str, ...]] = ("tune",)
-    uses: ClassVar[tuple[str, ...]] = ("engine", "data", "rounds")
+    uses: ClassVar[tuple[str, ...]] = ("engine", "rounds")
     counts_rows: ClassVar[bool] = True
-
-    def check(self, recipe: Recipe) -> Iterator[str]:
-        yield from recipe.missing_data(self.data, f"{self.name}.data")
 
     def run(self, context: StageContext) -> StageResult:
         from selfrefine.triad.similarity import Lexical

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -15,7 +14,6 @@ from selfrefine.triad.templates import Prompts
 
 if TYPE_CHECKING:
     from pipelines.context import StageContext
-    from pipelines.recipe import Recipe
 
 
 class TuneStage(SftSettings, TrainingSettings):
@@ -29,12 +27,9 @@ class TuneStage(SftSettings, TrainingSettings):
     split: Split = Split()
     prompts: Prompts = Field(Prompts(), description="wording of the tasks; generate and filter use the same")
 
-    uses: ClassVar[tuple[str, ...]] = ("model", "data")
+    uses: ClassVar[tuple[str, ...]] = ("model",)
     accepts: ClassVar[tuple[str, ...]] = ("tune", "update")
     owned_trl_keys: ClassVar[frozenset[str]] = OWNED_KEYS
-
-    def check(self, recipe: Recipe) -> Iterator[str]:
-        yield from recipe.missing_data(self.data, f"{self.name}.data")
 
     def run(self, context: StageContext) -> StageResult:
         from selfrefine.triad.hide import tuning_examples

@@ -33,11 +33,10 @@ class UpdateStage(SftSettings, TrainingSettings):
 
     requires: ClassVar[tuple[str, ...]] = ("tune", "generate", "filter")
     accepts: ClassVar[tuple[str, ...]] = ("update",)
-    uses: ClassVar[tuple[str, ...]] = ("model", "data")
+    uses: ClassVar[tuple[str, ...]] = ("model",)
     owned_trl_keys: ClassVar[frozenset[str]] = OWNED_KEYS
 
     def check(self, recipe: Recipe) -> Iterator[str]:
-        yield from recipe.missing_data(self.data, f"{self.name}.data")
         if self.start == "recipe" and recipe.model.build is not None:
             yield f"{self.name}.start: a model built in the recipe knows nothing to start from; use `tuned`"
 

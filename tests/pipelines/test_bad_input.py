@@ -49,7 +49,10 @@ def refused(children: Any, tmp_path: Path) -> Refused:
         ("stages.tune.lora={r: [8]}", "stages.tune.lora.r"),
         ("stages.filter.select.score=[]", "stages.filter.select.score: names no score"),
         ("stages.tune.lora.rank=8", "stages.tune.lora.rank: unknown key"),
-        ("stages.tune.data=labeled", "there is no section `data.labeled`; there are: labelled, unlabelled"),
+        (
+            "stages.tune.data=labeled",
+            "which the recipe does not have; did you mean `data.labelled`?",
+        ),
         ("data.labelled.split=tran", "data.labelled: easy-vqa has no split 'tran'"),
         ("engine.kind=vlm", "unknown kind `vlm`; did you mean `vllm`?"),
         ("model.path=some/model", "needs exactly one of `path` and `build`"),

@@ -16,7 +16,7 @@ class SowStage(TrainingSettings):
     kind: Literal["sow"] = "sow"
     count: int = Field(10, ge=1)
     accepts: ClassVar[tuple[str, ...]] = ("grow",)
-    uses: ClassVar[tuple[str, ...]] = ("data.field",)
+    data: str = "field"
     owned_trl_keys: ClassVar[frozenset[str]] = frozenset({"output_dir", "seed"})
 
     def check(self, recipe: Any) -> Iterator[str]:
