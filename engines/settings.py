@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+INERT: dict[str, JsonValue] = {"inert": True}
+"""Marks a field that changes how fast or where a result is made, and not the result: no reason to make it again."""
+
+
+def what_matters(settings: BaseModel) -> dict[str, Any]:
+    """JSON values of the settings that a result depends on: all but `INERT` ones."""
+    values = settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("inert"):
+            del values[name]
+        elif isinstance(value, BaseModel):
+            values[name] = what_matters(value)
+    return values
 
 
 class _Settings(BaseModel):
@@ -16,7 +31,7 @@ class TransformersSettings(_Settings):
     """`transformers` generate: the default, on any machine."""
 
     kind: Literal["transformers"] = "transformers"
-    batch_size: int = Field(64, ge=1, description="requests in one forward pass")
+    batch_size: int = Field(64, ge=1, description="requests in one forward pass", json_schema_extra=INERT)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False
 
@@ -27,10 +42,12 @@ class VllmSettings(_Settings):
     kind: Literal["vllm"] = "vllm"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_model_len: int | None = Field(None, ge=1, description="tokens of context; default: the model's")
-    max_num_seqs: int = Field(128, ge=1, description="sequences decoded at once")
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    cpu_kv_cache_gib: int = Field(1, ge=1, description="key-value cache on a machine without a GPU")
-    tensor_parallel_size: int = Field(1, ge=1)
+    max_num_seqs: int = Field(128, ge=1, description="sequences decoded at once", json_schema_extra=INERT)
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, json_schema_extra=INERT)
+    cpu_kv_cache_gib: int = Field(
+        1, ge=1, description="key-value cache on a machine without a GPU", json_schema_extra=INERT
+    )
+    tensor_parallel_size: int = Field(1, ge=1, json_schema_extra=INERT)
     trust_remote_code: bool = False
 
 
@@ -40,9 +57,11 @@ class EndpointSettings(_Settings):
     kind: Literal["endpoint"] = "endpoint"
     url: str
     model: str | None = Field(None, description="served model name; default: the only one served")
-    api_key_env: str | None = Field(None, description="environment variable that holds the key")
-    timeout: float = Field(120.0, gt=0, description="seconds to wait for one answer")
-    concurrency: int = Field(32, ge=1)
+    api_key_env: str | None = Field(
+        None, description="environment variable that holds the key", json_schema_extra=INERT
+    )
+    timeout: float = Field(120.0, gt=0, description="seconds to wait for one answer", json_schema_extra=INERT)
+    concurrency: int = Field(32, ge=1, json_schema_extra=INERT)
 
 
 def missing_engine(settings: EngineSettings) -> str | None:

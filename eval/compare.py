@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 
 from eval.stats import DRAWS, Difference, Estimate, Floats, holm, mean_interval, paired_difference
-from eval.suites import differing_keys
+from eval.suites import CompareError, differing_keys
 from eval.trial import Trial
 
 SEEDS_FOR_A_CLAIM = 3
-
-
-class CompareError(ValueError):
-    """Two sets of trials do not answer the same question. The message is one line that names what differs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,10 @@ from rewards import registry
 from tasks.problem import Problem
 
 
+class CompareError(ValueError):
+    """Two sets of trials do not answer the same question. The message is one line that names what differs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Suite:
     """What two scores must have in common to be compared.

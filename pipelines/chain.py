@@ -8,7 +8,7 @@ from typing import Any
 
 from engines.base import EngineError
 from engines.checkpoint import check_checkpoint
-from engines.settings import missing_engine
+from engines.settings import missing_engine, what_matters
 from pipelines.context import derive_seed
 from pipelines.errors import RecipeError
 from pipelines.manifest import digest_of
@@ -71,7 +71,8 @@ def sources(
         used = {name: section(recipe, name) for name in link.settings.sections}
         made[link.name] = {
             "kind": link.kind,
-            "settings": link.settings.model_dump(mode="json", exclude={"kind", "name"}),
+            "settings": {k: v for k, v in what_matters(link.settings).items() if k not in ("kind", "name")},
+            "versions": dict(link.settings.versions()),
             "sections": used | _local_files(recipe, link.settings.sections),
             "seed": derive_seed(recipe.seed, link.name),
             "inputs": {name: digests[name] for name in link.upstream.values()},

@@ -42,12 +42,14 @@ class StageContext:
     seed: int
     stop: Stop
     metrics: Metrics
+    sections: Mapping[str, Any] = field(default_factory=dict)
+    """What the stage depends on beside its settings and inputs: sections of the recipe, and the files they name."""
     original: Path | None = None
     """In an arm's copy of a stage: the directory of the finished shared stage, whose shards it may read."""
     opened: list[Path] = field(default_factory=list)
     """Shard directories in use, which the runner keeps."""
     _engine: Engine | None = None
-    _engine_key: tuple[str, tuple[tuple[str, Any], ...]] | None = None
+    _checkpoint: str | None = None
 
     def handle(self, kind: str) -> StageHandle:
         """The upstream stage behind `inputs[kind]`; its manifest's `fingerprint` belongs into keys of shards."""
@@ -68,25 +70,24 @@ class StageContext:
         """The rows of `data.<data>` of the recipe. Raises `TaskError`."""
         return self.recipe.data[data].load()
 
-    def engine(self, checkpoint: Path, **settings: Any) -> Engine:
-        """The recipe's engine with these weights, opened on first use; `settings` replace fields of `engine:`.
+    def engine(self, checkpoint: str | Path) -> Engine:
+        """The recipe's engine with these weights, opened on first use.
 
         One at a time: asking for another checkpoint closes the engine before. The runner closes the last one.
         """
-        key = (str(checkpoint), tuple(sorted(settings.items())))
-        if self._engine is None or self._engine_key != key:
+        if self._engine is None or self._checkpoint != str(checkpoint):
             from engines.open import open_engine
 
             self.close_engine()
-            self._engine = open_engine(self.recipe.engine.model_copy(update=settings), checkpoint)
-            self._engine_key = key
+            self._engine = open_engine(self.recipe.engine, checkpoint)
+            self._checkpoint = str(checkpoint)
         return self._engine
 
     def close_engine(self) -> None:
         """Gives the engine's memory back, if one is open. A stage that goes on to train calls this first."""
         if self._engine is not None:
             self._engine.close()
-            self._engine = self._engine_key = None
+            self._engine = self._checkpoint = None
 
     def shards(self, subdirectory: str, key: Mapping[str, Any]) -> Shards:
         """Shards in the stage's directory that stop politely. `key`: all that their rows depend on, JSON values."""

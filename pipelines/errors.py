@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 
 from engines.base import EngineError
+from eval.suites import CompareError
+from eval.trial import TrialError
 from rewards.registry import RewardError
 from tasks.problem import TaskError
 
@@ -21,7 +23,7 @@ class Interrupted(Exception):
     """Someone asked the run to stop, and the stage has reached a point that it can resume from."""
 
 
-_OURS = (RecipeError, RunError, TaskError, EngineError, RewardError)
+_OURS = (RecipeError, RunError, TaskError, EngineError, RewardError, CompareError, TrialError)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
@@ -41,7 +43,7 @@ def explain(error: BaseException) -> str | None:
     if type(error).__name__ == "OutOfMemoryError":
         return (
             "out of accelerator memory; lower engine.batch_size (transformers), engine.gpu_memory_utilization or "
-            "engine.max_num_seqs (vllm), or trl.per_device_train_batch_size (training)"
+            "engine.max_num_seqs (vllm), or raise `accumulate` (training)"
         )
     return None
 

@@ -115,7 +115,7 @@ def output_files(directory: Path) -> dict[str, OutputFile]:
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     """`epochs 3 -> 5` for each key that differs between two digest sources; what follows from upstream comes last."""
-    parts = ("settings", "sections", "seed", "kind")
+    parts = ("settings", "sections", "versions", "seed", "kind")
     old = flatten({part: before.get(part) for part in parts})
     new = flatten({part: after.get(part) for part in parts})
     for key in sorted(old.keys() | new.keys()):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 
-from engines.settings import EngineSettings, TransformersSettings
+from engines.settings import EngineSettings, TransformersSettings, what_matters
 from pipelines.errors import RecipeError
 from pipelines.sections import DataSettings, ModelSettings
 from pipelines.source import Source, assign, nearest
@@ -104,7 +104,7 @@ def override_stage(stage: StageSettings, overrides: Iterable[tuple[str, Any]], w
 
 def section(recipe: Recipe, name: str) -> Any:
     """JSON-ready value of a dotted section such as `model`, `data.labelled` or `engine.kind`."""
-    value: Any = recipe.dump()
+    value: Any = recipe.dump() | {"engine": what_matters(recipe.engine)}
     for key in name.split("."):
         if not isinstance(value, Mapping) or key not in value:
             raise RecipeError(f"{recipe.name}: a stage needs `{name}`, which the recipe does not have")

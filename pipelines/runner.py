@@ -97,7 +97,7 @@ def run_step(step: Step, made: Mapping[str, Step], stop: Stop) -> Manifest:
     seed = int(step.source["seed"])
     context = StageContext(
         recipe=step.leg.recipe, name=link.name, directory=directory, inputs=inputs, upstream=list(upstream.values()),
-        seed=seed, stop=stop, metrics=metrics, original=original,
+        seed=seed, stop=stop, metrics=metrics, sections=step.source["sections"], original=original,
     )  # fmt: skip
     try:
         result = link.settings.run(context)

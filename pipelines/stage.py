@@ -7,7 +7,7 @@ A stage module defines one subclass of `StageSettings` and imports nothing heavy
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -78,6 +78,10 @@ class StageSettings(BaseModel):
         """All that the outputs depend on: `uses`, and what the settings themselves name."""
         return self.uses
 
+    def versions(self) -> Mapping[str, Number]:
+        """What the outputs depend on that no setting names: the version of a reward, a model chosen by `auto`."""
+        return {}
+
     def run(self, context: StageContext) -> StageResult:
         """Reads `context.inputs`, writes into `context.directory`. Raises `Interrupted` where `context.stop` asks."""
         raise NotImplementedError
@@ -90,6 +94,12 @@ class StageSettings(BaseModel):
     def check(self, recipe: Recipe) -> Iterator[str]:
         """What is wrong with this stage in this recipe, one line each, found without torch and before anything runs."""
         yield from ()
+
+
+def over_default(model: type[BaseModel], field: str, value: Any) -> Any:
+    """A mapping that sets some keys of a dataclass field, completed by the field's own default and not the class's."""
+    default = asdict(model.model_fields[field].default)
+    return {**default, **value} if isinstance(value, Mapping) else value
 
 
 class DataStageSettings(StageSettings):

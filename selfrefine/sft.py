@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from engines.base import Message
+from engines.settings import INERT
 
 # Set by Trivium itself; a recipe's `trl:` mapping may not touch them.
 OWNED_KEYS = frozenset(
@@ -70,7 +71,9 @@ class SftSettings(BaseModel):
         "auto", description="of the forward pass; auto: bfloat16 on a GPU that computes in it, float32 elsewhere"
     )
     lora: LoraSettings | None = None
-    save_every: int = Field(500, ge=1, description="steps between the points from which a stopped stage resumes")
+    save_every: int = Field(
+        500, ge=1, description="steps between the points from which a stopped stage resumes", json_schema_extra=INERT
+    )
     trl: Mapping[str, Any] = Field({}, description="further options of TRL's SFTConfig")
 
 

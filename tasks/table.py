@@ -117,6 +117,7 @@ def _open(split: str, source: str, subset: str | None, file: str | None) -> Any:
 def _problems(
     table: Any, names: Mapping[str, str], images: Path | None, source: str, dropped: Counter[str]
 ) -> Iterator[Problem]:
+    known: Counter[str] = Counter()
     for number, row in enumerate(table):
         question, answer = _texts(row, names)
         image, image_id = _image(row.get(names["image"]), images)
@@ -124,6 +125,10 @@ def _problems(
             dropped["empty"] += 1
             continue
         identity = str(row.get(names["id"]) if row.get(names["id"]) is not None else number)
+        # An id is one problem's: of rows that share one, the second is called `id#2`, in the order of the table.
+        known[identity] += 1
+        if known[identity] > 1:
+            identity = f"{identity}#{known[identity]}"
         yield Problem(identity, question, answer, image, image_id or identity, str(row.get(names["kind"]) or ""))
 
 

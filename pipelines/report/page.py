@@ -49,6 +49,7 @@ def render_run(run: RunView) -> str:
         kinds_note=_kinds_note(shown),
         scores_note=Markup('<span class="key box"></span> kept, <span class="key line"></span> dropped'),
         triads=triads,
+        proposed=_proposed(run, chosen) if chosen and triads else 0,
         filters=_filters(run),
         audit=audit,
         dropped=_dropped(run.stages),
@@ -178,6 +179,12 @@ def _dropped(stages: Sequence[StageView]) -> list[tuple[str, str, int, float | N
         for reason, rows in sorted(stage.manifest.dropped.items(), key=lambda item: (-item[1], item[0]))
         if rows
     ]
+
+
+def _proposed(run: RunView, chosen: StageView) -> int:
+    """The pairs that were written, unusable ones among them, for the filter that is shown."""
+    made = [stage for stage in run.of_kind("generate") if stage.name in chosen.manifest.inputs]
+    return sum(stage.manifest.rows_in or 0 for stage in made)
 
 
 def _selecting_score(stage: StageView, triads: Triads) -> str | None:

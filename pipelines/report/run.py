@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pipelines.errors import RunError
 from pipelines.manifest import MANIFEST_FILE, Manifest
 from pipelines.runner import RECIPE_FILE
@@ -41,12 +43,16 @@ class StageView:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """`recipe` is the text of the resolved recipe; `stages` are the finished ones, in the order of the chain."""
+    """`recipe` is the text of the resolved recipe; `stages` are the finished ones, in the order of the chain.
+
+    `outdated` names those that read what has been made anew since; they are not among `stages`.
+    """
 
     name: str
     directory: Path
     recipe: str
     stages: Sequence[StageView]
+    outdated: Sequence[str] = ()
 
     @property
     def evaluation(self) -> Mapping[str, Any] | None:
@@ -63,9 +69,13 @@ class RunView:
 
 
 def seed_directories(directory: Path) -> list[Path]:
-    """The runs of a recipe with `seeds:`, by seed; empty for a plain run."""
-    found = [path for path in directory.glob("seed-*") if path.is_dir()]
-    return sorted(found, key=lambda path: (len(path.name), path.name))
+    """The runs of the recipe's `seeds:`, in its order; none for a plain run.
+
+    Seeds that an earlier version of the recipe had may still lie there: they are not of this run.
+    """
+    path = directory / RECIPE_FILE
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return [directory / f"seed-{seed}" for seed in recipe.get("seeds") or []]
 
 
 def read_run(directory: Path) -> RunView:
@@ -85,7 +95,26 @@ def read_run(directory: Path) -> RunView:
             found[manifest.stage] = StageView(manifest.stage, path.parent, manifest)
     if not found:
         raise RunError(f"{directory}: no stage of this run is finished yet")
-    return RunView(directory.resolve().name, directory, recipe.read_text(encoding="utf-8"), _in_order(found))
+    outdated = _outdated(found)
+    current = {name: stage for name, stage in found.items() if name not in outdated}
+    text = recipe.read_text(encoding="utf-8")
+    return RunView(directory.resolve().name, directory, text, _in_order(current), sorted(outdated))
+
+
+def _outdated(found: Mapping[str, StageView]) -> set[str]:
+    """The stages with an input that is gone, differs from the one they read, or is outdated itself."""
+    outdated: set[str] = set()
+    while True:
+        more = {
+            name
+            for name, stage in found.items()
+            if name not in outdated
+            for above, fingerprint in stage.manifest.inputs.items()
+            if above not in found or above in outdated or found[above].manifest.fingerprint != fingerprint
+        }
+        if not more:
+            return outdated
+        outdated |= more
 
 
 def _in_order(found: Mapping[str, StageView]) -> list[StageView]:

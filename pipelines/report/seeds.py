@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from eval.compare import ArmOverSeeds, CompareError, Evaluated, across_seeds
+from eval.compare import ArmOverSeeds, Evaluated, across_seeds
+from eval.suites import CompareError
 from eval.trial import TrialError, read
 from pipelines.errors import RunError
 from pipelines.report import plots

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from engines.base import Decoding
+from engines.settings import INERT
 from pipelines.errors import RunError
 from pipelines.files import whole, write_json
 from pipelines.machine import code_revision, device, package_versions
-from pipelines.stage import DataStageSettings, Number, StageHandle, StageResult
+from pipelines.stage import DataStageSettings, Number, StageHandle, StageResult, over_default
 
 if TYPE_CHECKING:
     from eval.compare import Evaluated
@@ -38,13 +39,26 @@ class EvaluateStage(DataStageSettings):
     system: str | None = Field(None, description="system prompt; none is sent unless given")
     suffix: str = Field("", description="put after each question, such as an answer-format request")
     limit: int | None = Field(None, ge=1, description="ask only the first so many problems; marks the result partial")
-    chunk: int = Field(512, ge=1, description="problems per shard: what is done again at most after a kill")
+    chunk: int = Field(
+        512, ge=1, description="problems per shard: what is done again at most after a kill", json_schema_extra=INERT
+    )
     control: str = Field(
         "random", description="the arm that other arms of the same round are compared with, if it is there"
     )
 
+    @field_validator("decoding", mode="before")
+    @classmethod
+    def _over_default(cls, value: Any) -> Any:
+        return over_default(cls, "decoding", value)
+
     gathers: ClassVar[bool] = True
     uses: ClassVar[tuple[str, ...]] = ("engine",)
+
+    def versions(self) -> Mapping[str, Number]:
+        from eval import extract
+        from rewards.registry import entry
+
+        return {"reward": entry(self.reward).version, "extraction": extract.VERSION}
 
     def check(self, recipe: Recipe) -> Iterator[str]:
         from rewards.registry import RewardError, entry
@@ -89,8 +103,8 @@ class EvaluateStage(DataStageSettings):
         report = self._report(context, suite, settings, problems, results, checkpoints)
         write_json(context.directory / RESULT_FILE, report)
         return StageResult(
-            rows_in=len(problems),
-            rows_out=sum(len(result.trials) for result in results),
+            rows_in=len(problems) + sum(rows.left_out.values()),
+            rows_out=len(problems),
             dropped=rows.left_out,
             numbers=_numbers(report),
         )
@@ -119,7 +133,12 @@ class EvaluateStage(DataStageSettings):
             ):
                 yield trial.model_dump(mode="json")
 
-        key = {"suite": settings, "checkpoint": handle.manifest.fingerprint, "seed": context.seed}
+        key = {
+            "suite": settings,
+            "sections": context.sections,
+            "checkpoint": handle.manifest.fingerprint,
+            "seed": context.seed,
+        }
         shards = context.shards(f"shards/{_name(handle)}", key)
         shards.run(problems, self.chunk, work, advance)
         for row in shards.rows():

@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from engines.base import Decoding
+from engines.base import Decoding, EngineError
+from engines.settings import INERT
 from pipelines.errors import RunError
 from pipelines.files import whole
+from pipelines.sections import fingerprint
 from pipelines.stage import Number, StageResult, StageSettings
 from pipelines.stages.generate import PAIRS_FILE
 from selfrefine.triad.measure import MeasureSettings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pipelines.context import StageContext
+    from pipelines.recipe import Recipe
     from pipelines.shards import Shards
     from selfrefine.triad.measure import Pair
     from tasks.problem import Picture
@@ -99,7 +101,9 @@ class FilterStage(StageSettings):
     max_new_tokens: int = Field(512, ge=1, description="of a rebuilt question or answer")
     select: Select = Field(Select())
     audit: bool = Field(False, description="compare with true answers where the task knows them; changes nothing else")
-    chunk: int = Field(256, ge=1, description="pairs per shard: what is done again at most after a kill")
+    chunk: int = Field(
+        256, ge=1, description="pairs per shard: what is done again at most after a kill", json_schema_extra=INERT
+    )
 
     requires: ClassVar[tuple[str, ...]] = ("tune", "generate")
     uses: ClassVar[tuple[str, ...]] = ("engine",)
@@ -108,6 +112,19 @@ class FilterStage(StageSettings):
     @property
     def reads_original(self) -> bool:
         return self.select.sizes == "original"
+
+    def check(self, recipe: Recipe) -> Iterator[str]:
+        try:
+            self.versions()
+        except EngineError as error:
+            yield f"{self.name}.{error}"
+
+    def versions(self) -> Mapping[str, Number]:
+        from selfrefine.triad.similarity import similarity_name
+
+        directory = Path(self.similarity).expanduser()
+        files = {"similarity files": fingerprint(directory)} if directory.is_dir() else {}
+        return {"similarity": similarity_name(self.similarity), **files}
 
     def run(self, context: StageContext) -> StageResult:
         from selfrefine.triad.score import all_scores, combine
@@ -165,11 +182,12 @@ class FilterStage(StageSettings):
         """The measurements: the original's where an arm only selects otherwise, else made here, shard by shard."""
         key = {
             "measure": self.measure.model_dump(mode="json"),
-            "similarity": self.similarity,
+            "versions": dict(self.versions()),
             "max_new_tokens": self.max_new_tokens,
-            "engine": context.recipe.engine.model_dump(mode="json"),
+            "sections": context.sections,
             "checkpoint": context.handle("tune").manifest.fingerprint,
             "pairs": context.handle("generate").manifest.fingerprint,
+            "images": context.handle("generate").manifest.digest,  # its pairs name the images, whose content may change
             "seed": context.seed,
         }
         if context.original is not None:
@@ -216,7 +234,10 @@ class FilterStage(StageSettings):
         return {picture.id: [pictures[i] for i in indices] for picture, indices in zip(pictures, found, strict=True)}
 
     def _numbers(self, triads: Sequence[Mapping[str, Any]], types: Sequence[str]) -> dict[str, Number]:
-        numbers: dict[str, Number] = {f"kept of {kind}": 0 for kind in sorted(set(types))}
+        from selfrefine.triad.similarity import similarity_name
+
+        numbers: dict[str, Number] = {"similarity": similarity_name(self.similarity)}
+        numbers |= {f"kept of {kind}": 0 for kind in sorted(set(types))}
         for triad in triads:
             if triad["kept"]:
                 numbers[f"kept of {triad['type']}"] = int(numbers[f"kept of {triad['type']}"] or 0) + 1

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from engines.base import Decoding
+from engines.settings import INERT, what_matters
 from pipelines.errors import RunError
 from pipelines.files import whole
-from pipelines.stage import DataStageSettings, StageResult
+from pipelines.stage import DataStageSettings, StageResult, over_default
 
 if TYPE_CHECKING:
     from pipelines.context import StageContext
@@ -29,7 +30,14 @@ class GenerateStage(DataStageSettings):
     )
     per_image: int = Field(1, ge=1, description="pairs proposed for each image")
     decoding: Decoding = Field(Decoding(max_new_tokens=512, temperature=1.0, top_p=0.9))
-    chunk: int = Field(256, ge=1, description="images per shard: what is done again at most after a kill")
+    chunk: int = Field(
+        256, ge=1, description="images per shard: what is done again at most after a kill", json_schema_extra=INERT
+    )
+
+    @field_validator("decoding", mode="before")
+    @classmethod
+    def _over_default(cls, value: Any) -> Any:
+        return over_default(cls, "decoding", value)
 
     requires: ClassVar[tuple[str, ...]] = ("tune",)
     uses: ClassVar[tuple[str, ...]] = ("engine", "rounds")
@@ -61,7 +69,9 @@ class GenerateStage(DataStageSettings):
                     }
 
         key = {
-            "settings": self.model_dump(mode="json", exclude={"name"}),
+            "settings": what_matters(self),
+            "prompts": prompts.model_dump(mode="json"),
+            "sections": context.sections,
             "checkpoint": context.handle("tune").manifest.fingerprint,
             "seed": context.seed,
             "pictures": [picture.id for picture in pictures],

@@ -43,4 +43,4 @@ class TuneStage(SftSettings, TrainingSettings):
         texts += [message["content"] for example in worded for message in example.messages]
         start = start_checkpoint(context, self.accepts, texts)
         numbers = train(context, examples, start, self)
-        return StageResult(len(problems), len(examples), rows.left_out, numbers)
+        return StageResult(len(problems) + sum(rows.left_out.values()), len(examples), rows.left_out, numbers)

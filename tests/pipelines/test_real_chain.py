@@ -204,7 +204,7 @@ def test_second_round_asks_about_new_images_and_starts_from_the_update(
     assert accepted[1][: len(accepted[0])] == accepted[0] and len(accepted[1]) > len(accepted[0]) > 0
     second = json.loads((root / "tune.2/manifest.json").read_text())
     update = json.loads((root / "update/manifest.json").read_text())
-    assert list(second["inputs"]) == ["update"]
+    assert list(second["inputs"]) == ["tune", "update"], "it goes on from the last"
     assert second["rows_in"] == update["rows_in"], "D_1 is the seed and what round 1 accepted"
     labels = [each["label"] for each in json.loads((root / "evaluate/eval.json").read_text())["checkpoints"]]
     assert labels == ["tune", "update", "tune.2", "update.2"]

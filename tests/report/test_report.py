@@ -229,6 +229,7 @@ def seeds_directory(tmp_path_factory: pytest.TempPathFactory, rows: Rows, make: 
     root = tmp_path_factory.mktemp("runs") / "ablation"
     for seed in range(3):
         make(root / f"seed-{seed}", rows, rows.problems, arms={"": 0.12, "random": 0.02}, seed=seed)
+    (root / "recipe.yaml").write_text("name: ablation\nseeds: [0, 1, 2]\n")
     return root
 
 
@@ -253,6 +254,28 @@ def test_seeds_are_combined(seeds_directory: Path) -> None:
         own = json.loads((seeds_directory / f"seed-{seed}" / "evaluate" / "eval.json").read_text())
         assert own["checkpoints"][1]["accuracy"]["value"] == value
     assert len(page.tables["audits"]) == 3
+
+
+def test_seeds_that_the_recipe_no_longer_has_are_left_out(tmp_path: Path, seeds_directory: Path) -> None:
+    root = Path(shutil.copytree(seeds_directory, tmp_path / "ablation"))
+    (root / "recipe.yaml").write_text("name: ablation\nseeds: [2, 0]\n")
+    (root / "seed-7").mkdir()  # killed before anything was finished
+    arms = Page(write_report(root).read_text()).tables["arms"]
+    assert len(arms[2][1]) == len(Page((seeds_directory / "report.html").read_text()).tables["arms"][2][1]) - 1
+    (root / "recipe.yaml").write_text("name: ablation\nseeds: []\n")
+    with pytest.raises(RunError, match="no stage of this run is finished yet"):
+        write_report(root)
+
+
+def test_a_stage_that_read_what_has_changed_since_is_not_shown(tmp_path: Path, run_directory: Path) -> None:
+    root = Path(shutil.copytree(run_directory, tmp_path / "run"))
+    manifest = json.loads((root / "update/manifest.json").read_text())
+    manifest["files"] = {"checkpoint/model.safetensors": {"sha256": "0" * 64, "size": 1}}
+    (root / "update/manifest.json").write_text(json.dumps(manifest))
+    run = read_run(root)
+    assert "update" in [stage.name for stage in run.stages] and "evaluate" in run.outdated
+    assert run.evaluation is None
+    assert "Not shown, because what they read has been made anew since: evaluate" in write_report(root).read_text()
 
 
 def test_a_seed_without_an_evaluation_is_named(tmp_path: Path, seeds_directory: Path) -> None:

@@ -101,6 +101,12 @@ def test_what_cannot_be_used_is_counted(folder: Path) -> None:
         table.load("train", written(more[3:4], folder / "bad.jsonl"))
 
 
+def test_rows_that_share_an_id_are_different_problems(folder: Path) -> None:
+    again = [ROWS[0] | {"question": "and again?"}, ROWS[1], ROWS[0] | {"question": "a third?"}]
+    rows = table.load("train", written([*ROWS, *again], folder / "rows.jsonl"), images=str(folder))
+    assert [p.id for p in rows.problems] == ["c", "f", "c#2", "f#2", "c#3"]
+
+
 def test_llava_conversations_give_their_first_exchange(folder: Path) -> None:
     turns = [
         {"from": "human", "value": "<image>\nWhat is it?"},
