@@ -16,7 +16,7 @@ import httpx
 
 from engines.base import EngineError, Generation, Message, Request, Score, ScoreRequest
 from engines.checkpoint import base_of, is_adapter, load_processor
-from engines.rendering import Renderer, open_image, with_image
+from engines.rendering import Renderer, in_parts, open_image
 from engines.settings import EndpointSettings
 
 _Item = TypeVar("_Item", Request, ScoreRequest)
@@ -118,7 +118,7 @@ class EndpointEngine:
     def _messages(self, messages: Sequence[Message], image: str | None) -> list[dict[str, Any]]:
         if image is None:
             return [dict(message) for message in messages]
-        turns = with_image(messages)
+        turns = in_parts(messages, image=True)
         for turn in turns:
             for i, part in enumerate(turn["content"]):
                 if part["type"] == "image":

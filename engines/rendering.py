@@ -19,10 +19,10 @@ _IMAGE_TOKEN_IDS = (
 )
 
 
-def with_image(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The messages in Hugging Face's multimodal form, the image before the text of the first user turn."""
+def in_parts(messages: Sequence[Message], image: bool) -> list[dict[str, Any]]:
+    """The messages in Hugging Face's multimodal form; an image goes before the text of the first user turn."""
     turns: list[dict[str, Any]] = []
-    placed = False
+    placed = not image
     for message in messages:
         content: list[dict[str, str]] = [{"type": "text", "text": message["content"]}]
         if message["role"] == "user" and not placed:
@@ -61,29 +61,35 @@ class Renderer:
         ids = {getattr(model_config, name, None) for name in _IMAGE_TOKEN_IDS}
         # A model that writes an image placeholder asks for features that do not exist (field reports: R1-V#91).
         self.banned_ids: tuple[int, ...] = tuple(sorted(i for i in ids if i is not None))
+        # Templates of multimodal processors may read parts alone, and leave out a message that is plain text.
+        self._in_parts = hasattr(processor, "image_processor")
         self._eos = self.tokenizer.eos_token
+        empty = self.tokenizer("")["input_ids"]
+        self._bos = self.tokenizer.bos_token if self.tokenizer.bos_token_id in empty[:1] else ""
 
     def prompt_text(self, messages: Sequence[Message], image: bool) -> str:
         """The prompt up to where the assistant begins to write; an image stands as one unexpanded placeholder."""
-        turns = with_image(messages) if image else [dict(message) for message in messages]
-        return str(self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+        text = self._apply(messages, image, add_generation_prompt=True)
+        # What the tokenizer begins a text with belongs to the prompt; some templates write it, others leave it to it.
+        return text if text.startswith(self._bos) else self._bos + text
 
     def target_text(self, messages: Sequence[Message], target: str, image: bool) -> str:
         """What the assistant would have written to answer `target`: its text and the end of its turn."""
-        turns = with_image(messages) if image else [dict(message) for message in messages]
-        content: Any = [{"type": "text", "text": target}] if image else target
-        whole = str(
-            self.processor.apply_chat_template([*turns, {"role": "assistant", "content": content}], tokenize=False)
-        )
-        prompt = self.prompt_text(messages, image)
+        whole = self._apply([*messages, {"role": "assistant", "content": target}], image)
+        prompt = self._apply(messages, image, add_generation_prompt=True)
         if not whole.startswith(prompt):
             raise EngineError(
                 "the chat template rewrites earlier turns once the assistant has answered; it cannot be scored"
             )
         text = whole[len(prompt) :]
-        # Templates put a newline after the end of a turn; no model is asked to write it.
+        # Templates put white space after the end of a turn; no model is asked to write it. Some put no end at all.
         head, end, _ = text.rpartition(self._eos)
-        return head + end if end else text
+        return head + end if end else text.rstrip() + self._eos
+
+    def _apply(self, messages: Sequence[Message], image: bool, **options: bool) -> str:
+        plain = not image and not self._in_parts
+        turns = [dict(message) for message in messages] if plain else in_parts(messages, image)
+        return str(self.processor.apply_chat_template(turns, tokenize=False, **options))
 
     def target_ids(self, messages: Sequence[Message], target: str, image: bool) -> list[int]:
         """Token ids of `target_text`, tokenised on its own, as generation would have produced it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,21 +17,47 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_PAD, _END, _START = "<|endoftext|>", "<|im_end|>", "<|im_start|>"
-_IMAGE_TOKENS = {
-    "qwen2_5_vl": ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"),
-    "llava": ("<image>",),
-}
-_IMAGE_TEXT = {"qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>", "llava": "<image>"}
-
 # ChatML; an image part becomes the text its processor expands to one token per patch.
-_CHAT_TEMPLATE = (
+_CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ 'IMAGE' }}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
     "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
     "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# As LLaVA-1.5 is prompted: contents are parts, images come first, and nothing is written at the end of a turn.
+_VICUNA = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'] | upper + ': ' }}{% endif %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] + ' ' }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chat:
+    """How a class of models is talked to. `begin`: what its tokenizer puts before every text, if anything."""
+
+    template: str
+    pad: str
+    end: str
+    begin: str | None
+    other: tuple[str, ...]
+    words: tuple[str, ...]
+
+
+_CHATS = {
+    "qwen2_5_vl": _Chat(
+        _CHATML,
+        pad="<|endoftext|>",
+        end="<|im_end|>",
+        begin=None,
+        other=("<|im_start|>", "<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"),
+        words=("system\n", "user\n", "assistant\n"),
+    ),
+    "llava": _Chat(_VICUNA, pad="<pad>", end="</s>", begin="<s>", other=("<image>",), words=("USER: ", " ASSISTANT:")),
+}
 
 
 class BuildSpec(BaseModel):
@@ -86,31 +113,35 @@ def build_vlm(spec: BuildSpec, texts: Iterable[str], directory: Path, seed: int)
 
 
 def _tokenizer(spec: BuildSpec, texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
+    chat = _CHATS[spec.architecture]
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    special = [_PAD, _START, _END, *_IMAGE_TOKENS[spec.architecture]]
+    begin = [chat.begin] if chat.begin else []
     trainer = trainers.BpeTrainer(
         vocab_size=spec.vocab_size,
-        special_tokens=special,
+        special_tokens=[chat.pad, *begin, chat.end, *chat.other],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    core.train_from_iterator(itertools.chain(texts, ["system\n", "user\n", "assistant\n"]), trainer)
-    extra = (
-        {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"} if spec.architecture == "qwen2_5_vl" else {}
-    )
+    core.train_from_iterator(itertools.chain(texts, chat.words), trainer)
+    named = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"} if not begin else {}
+    if chat.begin:
+        core.post_processor = processors.TemplateProcessing(
+            single=f"{chat.begin} $A", special_tokens=[(chat.begin, core.token_to_id(chat.begin))]
+        )
+        named["bos_token"] = chat.begin
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
-        pad_token=_PAD,
-        eos_token=_END,
-        additional_special_tokens=[_START, *_IMAGE_TOKENS[spec.architecture]],
+        pad_token=chat.pad,
+        eos_token=chat.end,
+        additional_special_tokens=list(chat.other),
         model_max_length=spec.max_length,
-        chat_template=_CHAT_TEMPLATE.replace("IMAGE", _IMAGE_TEXT[spec.architecture]),
-        **extra,
+        chat_template=chat.template,
+        **named,
     )
 
 
@@ -123,7 +154,7 @@ def _text_config(spec: BuildSpec, tokenizer: PreTrainedTokenizerFast) -> dict[st
         "num_attention_heads": spec.heads,
         "num_key_value_heads": spec.kv_heads,
         "max_position_embeddings": spec.max_length,
-        "bos_token_id": None,
+        "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
         "tie_word_embeddings": spec.tie_word_embeddings,

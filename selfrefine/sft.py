@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from engines.base import Message
+from engines.rendering import Renderer
 from engines.settings import INERT
 
 # Set by Trivium itself; a recipe's `trl:` mapping may not touch them.
@@ -137,6 +138,7 @@ def fine_tune(
         num_train_epochs=settings.epochs,
         max_steps=settings.steps or -1,
         completion_only_loss=True,
+        remove_unused_columns=False,  # rows are made from a number alone
         max_length=None,  # a cut could fall inside an image's tokens
         bf16=bf16,
         use_cpu=not gpu,
@@ -221,7 +223,7 @@ def _trainer(
     trainer = _Trainer(
         model=model,
         args=config,
-        train_dataset=_dataset(examples),
+        train_dataset=_dataset(examples, Renderer(processor, model.config)),
         processing_class=processor,
         peft_config=lora,
         callbacks=[_Watch()],
@@ -229,45 +231,40 @@ def _trainer(
     # Vision-language classes say that their forward takes no token count, so Trainer would give none and a step of
     # several passes be a mean of means. TRL computes the loss itself, from the count of the whole step.
     trainer.model_accepts_loss_kwargs = True
-    trainer.data_collator = _UpToTheEnd(trainer.data_collator, getattr(processor, "tokenizer", processor).eos_token_id)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
 
 
-class _UpToTheEnd:
-    """Takes what a chat template writes after the end of the turn (a newline) out of the loss: no model has to."""
+def _dataset(examples: Sequence[Example], renderer: Renderer) -> Any:
+    """The prompts and completions that the engines would put and expect, as rows that TRL only has to collate.
 
-    def __init__(self, collator: Callable[[Any], Any], end: int) -> None:
-        self._collator = collator
-        self._end = end
-
-    def __call__(self, rows: Any) -> Any:
-        batch = self._collator(rows)
-        ends = batch["labels"] == self._end
-        last = ends.flip(1).cumsum(1).flip(1)  # how many ends of turn are still to come, this place included
-        batch["labels"] = batch["labels"].masked_fill((last == 0) & ends.any(1, keepdim=True), -100)
-        return batch
-
-
-def _dataset(examples: Sequence[Example]) -> Any:
-    """Conversational prompt–completion rows whose images are opened when a batch is made."""
+    With images a row is text and an opened image, made when its batch is; without any it is tokens.
+    """
     from datasets import Dataset
 
     from engines.rendering import open_image
 
-    rows: dict[str, list[Any]] = {
-        "prompt": [[dict(m) for m in e.messages] for e in examples],
-        "completion": [[{"role": "assistant", "content": e.completion}] for e in examples],
-    }
-    dataset = Dataset.from_dict(rows | {"images": [[e.image] if e.image else [] for e in examples]})
-    if not any(e.image for e in examples):
-        return dataset.remove_columns("images")
+    def rendered(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        chosen = [examples[number] for number in batch["number"]]
+        return {
+            "prompt": [renderer.prompt_text(e.messages, e.image is not None) for e in chosen],
+            "completion": [renderer.target_text(e.messages, e.completion, e.image is not None) for e in chosen],
+            "images": [[open_image(e.image)] if e.image else [] for e in chosen],
+        }
 
-    def opened(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        return {**batch, "images": [[open_image(path) for path in paths] for paths in batch["images"]]}
-
-    return dataset.with_transform(opened)
+    if any(example.image for example in examples):
+        return Dataset.from_dict({"number": range(len(examples)), "images": [[]] * len(examples)}).with_transform(
+            rendered
+        )
+    prompts = [renderer.prompt_ids(example.messages, False) for example in examples]
+    targets = [renderer.target_ids(example.messages, example.completion, False) for example in examples]
+    return Dataset.from_dict(
+        {
+            "input_ids": [[*prompt, *target] for prompt, target in zip(prompts, targets, strict=True)],
+            "completion_mask": [[0] * len(p) + [1] * len(t) for p, t in zip(prompts, targets, strict=True)],
+        }
+    )
 
 
 def _last_save(saves: Path) -> Path | None:

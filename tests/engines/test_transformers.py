@@ -102,7 +102,9 @@ def full_logits(engine: TransformersEngine, request: ScoreRequest) -> tuple[torc
     target = renderer.target_ids(request.messages, request.target, request.image is not None)
     text = renderer.prompt_text(request.messages, request.image is not None)
     pictures = {"images": [[open_image(request.image)]]} if request.image else {}
-    inputs: dict[str, Any] = dict(renderer.processor(text=[text], return_tensors="pt", **pictures))
+    inputs: dict[str, Any] = dict(
+        renderer.processor(text=[text], return_tensors="pt", add_special_tokens=False, **pictures)
+    )
     length = inputs["input_ids"].shape[1]
     added = torch.tensor([target])
     for key, more in (

