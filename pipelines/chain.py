@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from engines.base import EngineError
-from engines.checkpoint import check_checkpoint
+from engines.checkpoint import base_of, check_checkpoint, is_adapter
 from engines.settings import missing_engine, what_matters
 from pipelines.context import derive_seed
 from pipelines.errors import RecipeError
@@ -89,6 +90,7 @@ def problems(recipe: Recipe, links: Sequence[Link]) -> Iterator[str]:
                 check_checkpoint(place)
         except EngineError as error:
             yield f"model.{key}: {error}"
+    yield from _other_base(recipe)
     for name, data in recipe.data.items():
         try:
             data.check()
@@ -100,6 +102,18 @@ def problems(recipe: Recipe, links: Sequence[Link]) -> Iterator[str]:
             if line not in said:
                 said.add(line)
                 yield line
+
+
+def _other_base(recipe: Recipe) -> Iterator[str]:
+    adapter, path = recipe.model.adapter, recipe.model.path
+    if adapter is None or path is None or not is_adapter(Path(adapter)):
+        return
+    base = base_of(Path(adapter))
+    if base != path and Path(base).resolve() != Path(path).resolve():
+        yield (
+            f"model.path: the adapter was trained on {base}, which is loaded, and not {path}; name that one here, "
+            "or change base_model_name_or_path in adapter_config.json"
+        )
 
 
 def unseen(recipe: Recipe) -> Iterator[str]:

@@ -11,6 +11,7 @@ from pipelines.files import remove, whole
 
 if TYPE_CHECKING:
     from pipelines.context import StageContext
+    from pipelines.sections import ModelSettings
     from selfrefine.sft import Example, SftSettings
     from tasks.problem import Problem
 
@@ -29,7 +30,7 @@ def start_checkpoint(context: StageContext, kinds: Sequence[str], texts: Sequenc
         return str(trained[-1] / "checkpoint")
     model = context.recipe.model
     if model.build is None:
-        return model.adapter or _local(str(model.path), model.revision)
+        return named_checkpoint(model)
     from selfrefine.build import build_vlm
 
     # Resolved, because an adapter trained on it names it as its base, and later runs may start elsewhere.
@@ -38,6 +39,11 @@ def start_checkpoint(context: StageContext, kinds: Sequence[str], texts: Sequenc
         with whole(initial) as path:
             build_vlm(model.build, texts, path, context.seed)
     return str(initial)
+
+
+def named_checkpoint(model: ModelSettings) -> str:
+    """The checkpoint that a recipe names; a revision of the hub is fetched. Raises `RunError` where it cannot be."""
+    return model.adapter or _local(str(model.path), model.revision)
 
 
 def _local(path: str, revision: str | None) -> str:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from engines.base import Decoding
-from engines.settings import INERT
+from engines.settings import INERT, EndpointSettings
+from pipelines.checkpoints import Checkpoint, checkpoints, pairs_to_compare
 from pipelines.errors import RunError
 from pipelines.files import whole, write_json
 from pipelines.machine import code_revision, device, package_versions
-from pipelines.stage import DataStageSettings, Number, StageHandle, StageResult, over_default
+from pipelines.stage import DataStageSettings, Number, StageResult, over_default
 
 if TYPE_CHECKING:
     from eval.compare import Evaluated
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pipelines.recipe import Recipe
     from tasks.problem import Problem
 
-CHECKPOINT_KINDS = ("tune", "update")
 TRIALS_FILE = "trials.jsonl"
 RESULT_FILE = "eval.json"
 
@@ -52,7 +52,7 @@ class EvaluateStage(DataStageSettings):
         return over_default(cls, "decoding", value)
 
     gathers: ClassVar[bool] = True
-    uses: ClassVar[tuple[str, ...]] = ("engine",)
+    uses: ClassVar[tuple[str, ...]] = ("engine", "model")
 
     def versions(self) -> Mapping[str, Number]:
         from eval import extract
@@ -73,14 +73,19 @@ class EvaluateStage(DataStageSettings):
         from eval.suites import Suite
         from eval.trial import dump
 
-        checkpoints = [handle for handle in context.upstream if handle.kind in CHECKPOINT_KINDS]
-        if not checkpoints:
+        found = checkpoints(context)
+        if not found:
             raise RunError("evaluate: no stage before it made a checkpoint; add `tune` or `update` to the recipe")
         rows = context.rows(self.data)
         problems = rows.problems[: self.limit]
         if not problems:
             raise RunError(f"evaluate: data.{self.data} has no problems with answers")
         engine = context.recipe.engine
+        if isinstance(engine, EndpointSettings) and engine.model and len(found) > 1:
+            names = ", ".join(each.name for each in found)
+            raise RunError(
+                f"engine.model: {engine.model} would answer for all of {names}; leave it out and serve them all"
+            )
         suite = Suite(
             name=f"{context.recipe.data[self.data].task}:{self.data}",
             reward=self.reward,
@@ -92,15 +97,15 @@ class EvaluateStage(DataStageSettings):
         )
         settings = suite.settings(problems)
         results = []
-        with context.progress(len(problems) * len(checkpoints), "answering") as bar:
-            for handle in checkpoints:
-                trials = list(self._trials(context, handle, suite, settings, problems, bar.advance))
-                target = context.directory / _name(handle)
+        with context.progress(len(problems) * len(found), "answering") as bar:
+            for checkpoint in found:
+                trials = list(self._trials(context, checkpoint, suite, settings, problems, bar.advance))
+                target = context.directory / checkpoint.name
                 target.mkdir(exist_ok=True)
                 with whole(target / TRIALS_FILE) as path:
                     path.write_text("".join(dump(trial) + "\n" for trial in trials), encoding="utf-8")
-                results.append(Evaluated(_name(handle), settings, trials))
-        report = self._report(context, suite, settings, problems, results, checkpoints)
+                results.append(Evaluated(checkpoint.name, settings, trials))
+        report = self._report(context, suite, settings, problems, results, found)
         write_json(context.directory / RESULT_FILE, report)
         return StageResult(
             rows_in=len(problems) + sum(rows.left_out.values()),
@@ -112,7 +117,7 @@ class EvaluateStage(DataStageSettings):
     def _trials(
         self,
         context: StageContext,
-        handle: StageHandle,
+        checkpoint: Checkpoint,
         suite: Suite,
         settings: dict[str, Any],
         problems: Sequence[Problem],
@@ -127,19 +132,19 @@ class EvaluateStage(DataStageSettings):
         name = digest(settings)
 
         def work(chunk: Sequence[Problem]) -> Iterable[dict[str, Any]]:
-            engine = context.engine(handle.directory / "checkpoint")
+            engine = context.engine(checkpoint.path)
             for trial in evaluate(
-                chunk, engine, reward, suite, label=_name(handle), suite_digest=name, seed=context.seed
+                chunk, engine, reward, suite, label=checkpoint.name, suite_digest=name, seed=context.seed
             ):
                 yield trial.model_dump(mode="json")
 
         key = {
             "suite": settings,
             "sections": context.sections,
-            "checkpoint": handle.manifest.fingerprint,
+            "checkpoint": checkpoint.fingerprint,
             "seed": context.seed,
         }
-        shards = context.shards(f"shards/{_name(handle)}", key)
+        shards = context.shards(f"shards/{checkpoint.name}", key)
         shards.run(problems, self.chunk, work, advance)
         for row in shards.rows():
             yield Trial.model_validate(row)
@@ -151,14 +156,14 @@ class EvaluateStage(DataStageSettings):
         settings: dict[str, Any],
         problems: Sequence[Problem],
         results: Sequence[Evaluated],
-        checkpoints: Sequence[StageHandle],
+        found: Sequence[Checkpoint],
     ) -> dict[str, Any]:
         from eval.compare import adjust, compare, verdict
         from eval.suites import digest
         from eval.summary import constant_baseline, summarise
 
         by_name = {result.label: result for result in results}
-        pairs = _pairs(context.upstream, self.control)
+        pairs = pairs_to_compare(found, self.control)
         compared = adjust([compare(by_name[a], by_name[b]) for a, b in pairs])
         original = settings["data"]["original"]
         revision, uncommitted = code_revision()
@@ -168,7 +173,8 @@ class EvaluateStage(DataStageSettings):
             "problems": {"used": len(problems), "original": original},
             "baseline": asdict(constant_baseline(problems)),
             "checkpoints": [
-                _summary(summarise(result.trials), handle) for result, handle in zip(results, checkpoints, strict=True)
+                _summary(summarise(result.trials), checkpoint)
+                for result, checkpoint in zip(results, found, strict=True)
             ],
             "comparisons": [
                 {"roles": roles, **asdict(each), "verdict": verdict(each, seeds=1)}
@@ -183,27 +189,9 @@ class EvaluateStage(DataStageSettings):
                 "packages": package_versions(),
                 "revision": revision,
                 "uncommitted_changes": uncommitted,
-                "checkpoints": {_name(handle): handle.manifest.fingerprint for handle in checkpoints},
+                "checkpoints": {each.name: each.fingerprint for each in found},
             },
         }
-
-
-def previous_of(handle: StageHandle, upstream: Sequence[StageHandle]) -> StageHandle | None:
-    """The latest checkpoint among the stages that `handle` was made from, directly or through others."""
-    by_name = {_name(each): each for each in upstream}
-    ancestors: set[str] = set()
-    pending = [_name(handle)]
-    while pending:
-        new = [name for name in by_name[pending.pop()].manifest.inputs if name in by_name and name not in ancestors]
-        ancestors.update(new)
-        pending += new
-    line = [each for each in upstream if _name(each) in ancestors and each.kind in CHECKPOINT_KINDS]
-    return line[-1] if line else None
-
-
-def _name(handle: StageHandle) -> str:
-    """The stage's own name: that of the handle carries the seed's directory where a recipe has several."""
-    return handle.manifest.stage
 
 
 def quote(settings: dict[str, Any], partial: bool) -> str:
@@ -222,26 +210,8 @@ def quote(settings: dict[str, Any], partial: bool) -> str:
     return " · ".join(parts)
 
 
-def _pairs(upstream: Sequence[StageHandle], control: str) -> dict[tuple[str, str], list[str]]:
-    """(a, b) -> why they are compared: `previous`, `first`, `control`."""
-    pairs: dict[tuple[str, str], list[str]] = {}
-    checkpoints = [handle for handle in upstream if handle.kind in CHECKPOINT_KINDS]
-    names = {_name(handle) for handle in checkpoints}
-    for handle in checkpoints:
-        previous = previous_of(handle, upstream)
-        against = f"{_name(handle).partition('@')[0]}@{control}"
-        for role, other in (
-            ("previous", _name(previous) if previous else None),
-            ("first", _name(checkpoints[0])),
-            ("control", against if against in names else None),
-        ):
-            if other is not None and other != _name(handle):
-                pairs.setdefault((_name(handle), other), []).append(role)
-    return pairs
-
-
-def _summary(summary: Summary, handle: StageHandle) -> dict[str, Any]:
-    return {"arm": handle.arm, **asdict(summary), "file": f"{_name(handle)}/{TRIALS_FILE}"}
+def _summary(summary: Summary, checkpoint: Checkpoint) -> dict[str, Any]:
+    return {"arm": checkpoint.arm, **asdict(summary), "file": f"{checkpoint.name}/{TRIALS_FILE}"}
 
 
 def _numbers(report: dict[str, Any]) -> dict[str, Number]:

@@ -10,6 +10,7 @@ from pydantic import Field
 from pipelines.files import whole
 from pipelines.stage import StageResult, TrainingSettings
 from pipelines.stages.filter import read_kept
+from pipelines.stages.tune import TuneStage
 from pipelines.training import ACCEPTED_FILE, accepted_before, start_checkpoint, train
 from selfrefine.sft import OWNED_KEYS, SftSettings
 
@@ -39,6 +40,9 @@ class UpdateStage(SftSettings, TrainingSettings):
     def check(self, recipe: Recipe) -> Iterator[str]:
         if self.start == "recipe" and recipe.model.build is not None:
             yield f"{self.name}.start: a model built in the recipe knows nothing to start from; use `tuned`"
+        tuned = next((each for each in reversed(recipe.stages) if isinstance(each, TuneStage)), None)
+        if self.start == "tuned" and tuned is not None and tuned.lora not in (None, self.lora):
+            yield f"{self.name}.lora: goes on with the adapter of `{tuned.name}`, made otherwise; give both the same"
 
     def run(self, context: StageContext) -> StageResult:
         from selfrefine.sft import Example

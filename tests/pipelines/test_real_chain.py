@@ -207,4 +207,4 @@ def test_second_round_asks_about_new_images_and_starts_from_the_update(
     assert list(second["inputs"]) == ["tune", "update"], "it goes on from the last"
     assert second["rows_in"] == update["rows_in"], "D_1 is the seed and what round 1 accepted"
     labels = [each["label"] for each in json.loads((root / "evaluate/eval.json").read_text())["checkpoints"]]
-    assert labels == ["tune", "update", "tune.2", "update.2"]
+    assert labels == ["pretrained", "tune", "update", "tune.2", "update.2"]

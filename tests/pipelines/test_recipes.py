@@ -53,7 +53,7 @@ def test_recipe_runs_on_a_stand_in(real_children: Any, recipe: str, architecture
         assert adapter["base_model_name_or_path"] == str(parent)
         assert (root / stage / "checkpoint/adapter_model.safetensors").stat().st_size > 1000
     report = json.loads((root / "evaluate/eval.json").read_text())
-    assert [each["label"] for each in report["checkpoints"]] == ["tune", "update"]
+    assert [each["label"] for each in report["checkpoints"]] == ["pretrained", "tune", "update"]
     assert json.loads((root / "filter/manifest.json").read_text())["rows_out"] > 0
 
 

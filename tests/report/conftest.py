@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -66,9 +65,10 @@ class Context(StageContext):
     def rows(self, data: str) -> Rows:
         return self.recipe.rows  # type: ignore[attr-defined, no-any-return]
 
-    def engine(self, checkpoint: Path, **settings: Any) -> Engine:
-        skill = json.loads((checkpoint / "skill.json").read_text())
-        return Guesser({p.id: p for p in self.recipe.rows.problems}, skill, checkpoint.parent.name)  # type: ignore[attr-defined]
+    def engine(self, checkpoint: str | Path) -> Engine:
+        place = Path(checkpoint)
+        skill = json.loads((place / "skill.json").read_text())
+        return Guesser({p.id: p for p in self.recipe.rows.problems}, skill, place.parent.name)  # type: ignore[attr-defined]
 
 
 def finish(directory: Path, kind: str, seconds: float, result: StageResult, inputs: Sequence[Path] = ()) -> None:
@@ -219,6 +219,7 @@ def make_context(name: str, root: Path, rows: Rows, stages: Sequence[Path], seed
         rows=rows,
         data={"test": DataSettings(task="easy-vqa", split="test")},
         engine=TransformersSettings(),
+        model=SimpleNamespace(path=None),
     )
     label = f"{root.name}/" if root.name.startswith("seed-") else ""
     (root / name).mkdir(exist_ok=True)

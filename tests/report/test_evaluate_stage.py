@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,12 +13,13 @@ import pytest
 
 from engines.base import Generation, Request
 from eval.trial import read
+from pipelines.checkpoints import previous_of
 from pipelines.context import StageContext
 from pipelines.errors import Interrupted, RunError
 from pipelines.manifest import Manifest
 from pipelines.recipe import Recipe
 from pipelines.stage import StageHandle, StageResult
-from pipelines.stages.evaluate import EvaluateStage, previous_of
+from pipelines.stages.evaluate import EvaluateStage
 from tasks.problem import Rows
 
 STAGES = ("tune", "generate", "filter", "update", "filter@random", "update@random")
@@ -193,3 +195,9 @@ def test_the_previous_checkpoint_is_an_ancestor(copy: Path) -> None:
     assert previous["tune.2@random"] == "update@random"
     assert previous["update.2@random"] == "tune.2@random"
     assert "tune" not in previous
+    # Begun as the recipe's model, or as the last update: never as the tuned one.
+    from_recipe = {"settings": {"start": "recipe"}}
+    for name, expected in (("update", None), ("update.2", "update")):
+        manifest = handles[name].manifest.model_copy(update={"source": from_recipe})
+        found = previous_of(replace(handles[name], manifest=manifest), upstream)
+        assert (found and found.name) == expected

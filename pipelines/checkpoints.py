@@ -1,0 +1,80 @@
+"""The checkpoints of a run, and which of them a later one is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipelines.manifest import digest_of
+from pipelines.stage import StageHandle
+from pipelines.training import named_checkpoint
+
+if TYPE_CHECKING:
+    from pipelines.context import StageContext
+
+CHECKPOINT_KINDS = ("tune", "update")
+PRETRAINED = "pretrained"
+"""The name of the model that the recipe starts from, where it is not built in the recipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights under a name. `fingerprint` changes when they do; `previous` is the checkpoint they began as."""
+
+    name: str
+    path: str
+    fingerprint: str
+    arm: str | None = None
+    previous: str | None = None
+
+
+def checkpoints(context: StageContext) -> list[Checkpoint]:
+    """The model the recipe starts from, unless it was built there and knows nothing, then all that were trained."""
+    found = []
+    if context.recipe.model.path is not None:
+        identity = digest_of({name: context.sections.get(name) for name in ("model", "model files")})
+        found.append(Checkpoint(PRETRAINED, named_checkpoint(context.recipe.model), identity))
+    for handle in context.upstream:
+        if handle.kind in CHECKPOINT_KINDS:
+            before = previous_of(handle, context.upstream)
+            previous = name_of(before) if before else (PRETRAINED if found and found[0].name == PRETRAINED else None)
+            path = str(handle.directory / "checkpoint")
+            found.append(Checkpoint(name_of(handle), path, handle.manifest.fingerprint, handle.arm, previous))
+    return found
+
+
+def previous_of(handle: StageHandle, upstream: Sequence[StageHandle]) -> StageHandle | None:
+    """The stage whose weights `handle` went on from; None where those were the recipe's model."""
+    by_name = {name_of(each): each for each in upstream}
+    ancestors: set[str] = set()
+    pending = [name_of(handle)]
+    while pending:
+        new = [name for name in by_name[pending.pop()].manifest.inputs if name in by_name and name not in ancestors]
+        ancestors.update(new)
+        pending += new
+    from_recipe = handle.manifest.source.get("settings", {}).get("start") == "recipe"
+    kinds = ("update",) if from_recipe else CHECKPOINT_KINDS
+    line = [each for each in upstream if name_of(each) in ancestors and each.kind in kinds]
+    return line[-1] if line else None
+
+
+def name_of(handle: StageHandle) -> str:
+    """The stage's own name: that of the handle carries the seed's directory where a recipe has several."""
+    return handle.manifest.stage
+
+
+def pairs_to_compare(found: Sequence[Checkpoint], control: str) -> dict[tuple[str, str], list[str]]:
+    """(a, b) -> why they are compared: `previous`, `first`, `control`."""
+    pairs: dict[tuple[str, str], list[str]] = {}
+    names = {each.name for each in found}
+    for each in found:
+        against = f"{each.name.partition('@')[0]}@{control}"
+        for role, other in (
+            ("previous", each.previous),
+            ("first", found[0].name),
+            ("control", against if against in names else None),
+        ):
+            if other is not None and other != each.name:
+                pairs.setdefault((each.name, other), []).append(role)
+    return pairs
