@@ -35,6 +35,8 @@ def check_checkpoint(path: str) -> None:
             return
         raise EngineError(f"{path}: no such model directory")
     if is_adapter(directory):
+        if not any(directory.glob("adapter_model.*")):
+            raise EngineError(f"{path}: an adapter's config but no adapter_model.safetensors; the save was interrupted")
         base = base_of(directory)
         if base != path:
             check_checkpoint(base)

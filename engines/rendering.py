@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from engines.base import EngineError, Message
 
@@ -35,12 +35,15 @@ def in_parts(messages: Sequence[Message], image: bool) -> list[dict[str, Any]]:
 
 
 def open_image(path: str) -> Image.Image:
-    """The image as RGB. Transparent areas become white, as a person would see them on a page.
+    """The image as RGB, as a person would see it: upright, 16 bits a channel scaled, transparent areas white.
 
     Raises `EngineError` where the file cannot be read as an image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I;16"):
+                image = image.convert("I").point(lambda value: value / 257).convert("L")
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 layered = image.convert("RGBA")
                 page = Image.new("RGBA", layered.size, "white")

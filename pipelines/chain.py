@@ -67,6 +67,7 @@ def sources(
     `before`: digests of stages outside `links` that these read.
     """
     digests = dict(before or {})
+    files: dict[str, dict[str, str]] = {}  # each folder is looked through once, however many stages read it
     made: dict[str, dict[str, Any]] = {}
     for link in links:
         used = {name: section(recipe, name) for name in link.settings.sections}
@@ -74,7 +75,7 @@ def sources(
             "kind": link.kind,
             "settings": {k: v for k, v in what_matters(link.settings).items() if k not in ("kind", "name")},
             "versions": dict(link.settings.versions()),
-            "sections": used | _local_files(recipe, link.settings.sections),
+            "sections": used | _local_files(recipe, link.settings.sections, files),
             "seed": derive_seed(recipe.seed, link.name),
             "inputs": {name: digests[name] for name in link.upstream.values()},
         }
@@ -187,13 +188,14 @@ def _arm(
     return list(_line(recipe, changed, arm, shared[:first]))
 
 
-def _local_files(recipe: Recipe, sections: Sequence[str]) -> dict[str, dict[str, str]]:
+def _local_files(
+    recipe: Recipe, sections: Sequence[str], known: dict[str, dict[str, str]]
+) -> dict[str, dict[str, str]]:
     """Fingerprints of local files behind the sections that are used, so that changed files count as changed inputs."""
-    found = {}
     for name in sections:
         head, _, key = name.partition(".")
-        if name == "model":
-            found["model files"] = recipe.model.files()
-        elif head == "data":
-            found[f"{name} files"] = recipe.data[key].files()
-    return {name: files for name, files in found.items() if files}
+        if name == "model" and name not in known:
+            known[name] = recipe.model.files()
+        elif head == "data" and name not in known:
+            known[name] = recipe.data[key].files()
+    return {f"{name} files": known[name] for name in sections if known.get(name)}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from pipelines.plan import Step
@@ -66,7 +67,7 @@ def plain_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Any rows of text."""
     table = _table(*header)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # Text as it is: brackets in a question are no markup.
     return table
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engines.base import Message
 from engines.rendering import Renderer
@@ -77,6 +76,12 @@ class SftSettings(BaseModel):
     )
     trl: Mapping[str, Any] = Field({}, description="further options of TRL's SFTConfig")
 
+    @model_validator(mode="after")
+    def _whole_passes(self) -> SftSettings:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal passes")
+        return self
+
 
 class TrainingStopped(Exception):
     """`should_stop` said so; the training is saved and a later call goes on from there."""
@@ -132,7 +137,7 @@ def fine_tune(
         output_dir=str(saves),
         seed=seed,
         data_seed=seed,
-        per_device_train_batch_size=math.ceil(settings.batch_size / settings.accumulate),
+        per_device_train_batch_size=settings.batch_size // settings.accumulate,
         gradient_accumulation_steps=settings.accumulate,
         learning_rate=settings.learning_rate,
         num_train_epochs=settings.epochs,
@@ -149,6 +154,7 @@ def fine_tune(
         report_to=[],
         **({"lr_scheduler_type": "cosine", "warmup_steps": 0.03, "gradient_checkpointing": False} | dict(settings.trl)),
     )
+    config._n_gpu = min(config.n_gpu, 1)  # Trainer would put a batch on each device that it sees.
     trainer = _trainer(model, config, examples, processor, settings, on_log, should_stop)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if trainer.state.global_step < trainer.state.max_steps:

@@ -15,7 +15,7 @@ from pipelines.report import format, plots
 from pipelines.report.plots import Bar
 from pipelines.report.run import RunView, StageView
 from pipelines.report.triads import Audit, FilterMeans, Row, Triads, filter_means, read_triads
-from pipelines.stages.filter import SCORE_PREFIX
+from pipelines.stages.filter import COMBINED, SCORE_PREFIX
 
 GALLERY = 9
 """Triads of each sort that are shown."""
@@ -188,9 +188,9 @@ def _proposed(run: RunView, chosen: StageView) -> int:
 
 
 def _selecting_score(stage: StageView, triads: Triads) -> str | None:
-    """The first score that the stage selected by, as far as it is a column; else the first column."""
+    """The score that the stage selected by, as far as it is a column; else the first column."""
     named = stage.manifest.source.get("settings", {}).get("select", {}).get("score")
-    for name in [named] if isinstance(named, str) else named or ():
+    for name in [named] if isinstance(named, str) else [COMBINED, *(named or ())]:
         if name in triads.scores:
             return str(name)
     return triads.scores[0] if triads.scores else None

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 TRIADS_FILE = "triads.parquet"
 SCORE_PREFIX = "score."
+COMBINED = "combined"
+"""The column of several scores together, beside those of the single ones."""
 _SHARDS = "measured"
 
 
@@ -136,6 +138,8 @@ class FilterStage(StageSettings):
         types = [row["type"] for row in measured]
         scores = all_scores(measured, context.seed)
         ranked = combine([scores[name] for name in self.select.scores], types)
+        if len(self.select.scores) > 1:
+            scores[COMBINED] = list(ranked)
         if self.select.lowest:
             ranked = [None if value is None else -value for value in ranked]
         try:

@@ -111,7 +111,9 @@ class ImageQuestionAnswer:
 
 def _candidate(generation: Generation) -> Candidate:
     if generation.error is not None:
-        return Candidate("", "", reason="unreadable_image" if "image" in generation.error else "engine_error")
+        return Candidate(
+            "", "", reason="unreadable_image" if "not a readable image" in generation.error else "engine_error"
+        )
     parsed = parse_pair(generation.text, truncated=generation.finish == "length")
     if isinstance(parsed, str):
         return Candidate("", "", generation.text, parsed)

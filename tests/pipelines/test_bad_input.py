@@ -48,6 +48,16 @@ def refused(children: Any, tmp_path: Path) -> Refused:
         ("stages.filter.select.gates={random: [0.25]}", "random: give the least value, or [least, most], not [0.25]"),
         ("stages.tune.lora={r: [8]}", "stages.tune.lora.r"),
         ("stages.filter.select.score=[]", "stages.filter.select.score: names no score"),
+        (
+            "stages.tune={kind: tune, batch_size: 10, accumulate: 3}",
+            "batch_size 10 cannot be split into 3 equal passes",
+        ),
+        ("stages.tune.lora={r: 4}", "update.lora: goes on with the adapter of `tune`"),
+        ("stages.generate.decoding.top_p=0", "top_p must be above 0 and at most 1, not 0"),
+        (
+            "stages.filter.similarity=./nowhere",
+            "./nowhere has no config.json, so it is no sentence-transformer directory",
+        ),
         ("stages.tune.lora.rank=8", "stages.tune.lora.rank: unknown key"),
         (
             "stages.tune.data=labeled",

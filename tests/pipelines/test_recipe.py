@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from engines.base import Decoding
+from engines.settings import TransformersSettings, what_matters
 from pipelines.errors import RecipeError
 from pipelines.recipe import Recipe, load_recipe, validate
 from pipelines.source import Source
+from pipelines.stages.evaluate import EvaluateStage
+from pipelines.stages.generate import GenerateStage
 
 GOOD = """\
 name: demo
@@ -156,3 +160,19 @@ def test_override_leaves_the_source_alone(tmp_path: Path) -> None:
     source.override(["stages.evaluate.limit=3"])
     assert isinstance(validate(source), Recipe)
     assert validate(source).stages[0].limit is None  # type: ignore[attr-defined]
+
+
+def test_a_decoding_that_sets_one_key_keeps_the_stage_s_other_defaults() -> None:
+    generate = GenerateStage.model_validate({"decoding": {"max_new_tokens": 1024}})
+    assert generate.decoding == Decoding(1024, temperature=1.0, top_p=0.9)
+    evaluate = EvaluateStage.model_validate({"decoding": {"temperature": 0.5}})
+    assert evaluate.decoding == Decoding(temperature=0.5)
+
+
+def test_what_changes_no_result_is_no_part_of_what_matters() -> None:
+    base = what_matters(GenerateStage(name="generate"))
+    assert what_matters(GenerateStage(name="generate", chunk=7)) == base
+    assert what_matters(GenerateStage(name="generate", per_image=2)) != base
+    assert what_matters(TransformersSettings(batch_size=1)) == what_matters(TransformersSettings())
+    assert what_matters(TransformersSettings(dtype="float16")) != what_matters(TransformersSettings())
+    assert "chunk" in GenerateStage(name="generate").model_dump(), "the resolved recipe still says it"

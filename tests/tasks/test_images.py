@@ -88,6 +88,25 @@ def test_every_colour_mode_is_read_as_rgb(mode: str, tmp_path: Path) -> None:
     assert open_image(str(path)).mode == "RGB"
 
 
+def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 257, 32896, 65535]], dtype=np.uint16)).save(tmp_path / "scan.png")
+    with Image.open(tmp_path / "scan.png") as stored:
+        assert stored.mode == "I;16"
+    opened = open_image(str(tmp_path / "scan.png"))
+    assert [opened.getpixel((x, 0)) for x in range(4)] == [(0,) * 3, (1,) * 3, (128,) * 3, (255,) * 3]
+
+
+def test_a_photo_taken_sideways_is_upright(tmp_path: Path) -> None:
+    photo = Image.new("RGB", (2, 1), "red")
+    photo.putpixel((1, 0), (0, 0, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to show
+    photo.save(tmp_path / "phone.png", exif=exif)
+    opened = open_image(str(tmp_path / "phone.png"))
+    assert opened.size == (1, 2)
+    assert [opened.getpixel((0, y)) for y in range(2)] == [(255, 0, 0), (0, 0, 255)]
+
+
 def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     layered = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
     layered.putpixel((1, 0), (0, 0, 0, 0))
