@@ -6,6 +6,7 @@ here. `tests/tools/test_recipe_reference.py` fails while the page is not up to d
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import types
@@ -28,7 +29,7 @@ from selfrefine.triad.hide import Split
 from selfrefine.triad.measure import MeasureSettings
 from selfrefine.triad.score import RANDOM, SCORES
 from selfrefine.triad.templates import Prompts
-from tasks.registry import entries
+from tasks.registry import Entry, entries
 
 PAGE = Path("docs/recipes.md")
 _ORDER = ("tune", "generate", "filter", "update", "evaluate", "report")
@@ -204,7 +205,20 @@ def _kind(model: type[BaseModel]) -> str:
 
 def _tasks() -> str:
     lines = [f"- `{each.name}`: {each.summary}" for each in entries()]
-    return "\n".join(["", "Tasks (`trivium tasks list`):", "", *lines, ""])
+    return "\n".join(["", "Tasks (`trivium tasks list`):", "", *lines, "", *map(_task_keys, entries())])
+
+
+def _task_keys(task: Entry) -> str:
+    """The keys that a task takes beside those above, and what its `load` says of them."""
+    load = importlib.import_module(task.module).load
+    keys = [
+        f"`{name}` ({'required' if parameter.default is parameter.empty else 'optional'})"
+        for name, parameter in inspect.signature(load).parameters.items()
+        if name != "split"
+    ]
+    if not keys:
+        return ""
+    return f"`{task.name}` takes {', '.join(keys)}. {' '.join((inspect.getdoc(load) or '').split())}\n"
 
 
 def _scores() -> str:
