@@ -83,6 +83,8 @@ class EndpointEngine:
         answer = self._ask(body)
         choice = answer["choices"][0]
         finish = str(choice["finish_reason"])
+        if finish not in ("stop", "length"):
+            raise EngineError(f"the server ended the answer for another reason than its end or length: {finish}")
         ids = tuple(choice.get("token_ids") or ())
         if finish == "stop":
             ids = ids[:-1]
@@ -190,7 +192,12 @@ class EndpointEngine:
             raise EngineError(_reason(response))
         if response.status_code != 200:
             raise _ServerError(f"{where} answered {response.status_code}: {_reason(response)}")
-        answer: dict[str, Any] = response.json()
+        try:
+            answer: dict[str, Any] = response.json()
+        except ValueError:
+            raise _ServerError(
+                f"{where} answered something that is no JSON; is engine.url an OpenAI-compatible API?"
+            ) from None
         return answer
 
 

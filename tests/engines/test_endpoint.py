@@ -140,7 +140,7 @@ class _Script(BaseHTTPRequestHandler):
         self.asked.append(self.path)
         wait, status, body = self.replies[min(len(self.asked), len(self.replies)) - 1]
         time.sleep(wait)
-        content = json.dumps(body).encode()
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
         with contextlib.suppress(ConnectionError):  # a client that waited no longer
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
@@ -225,6 +225,24 @@ def test_a_busy_server_is_asked_again(
         with pytest.raises(EngineError, match="answered 503: busy"):
             next(stream)
     assert len(asked) == 1 + 3 + 3
+
+
+def test_an_answer_that_was_filtered_is_that_row_s_error_and_no_answer(
+    script: Callable[..., tuple[str, list[str]]], make_vlm: Callable[..., Path], requests_: list[Request]
+) -> None:
+    checkpoint = str(make_vlm())
+    filtered = {**_ANSWER, "choices": [{"finish_reason": "content_filter", "message": {"content": "r"}}]}
+    url, _ = script((0, 200, _models(checkpoint)), (0, 200, filtered), (0, 200, _ANSWER))
+    with closing(EndpointEngine(EndpointSettings(url=url, concurrency=1), checkpoint)) as engine:
+        first, second = engine.generate(requests_[:2])
+    assert first.finish == "error" and "content_filter" in str(first.error)
+    assert second.finish == "stop" and second.text == "red"
+
+
+def test_a_page_instead_of_an_answer_is_one_line(script: Callable[..., tuple[str, list[str]]]) -> None:
+    url, _ = script((0, 200, b"<html>log in</html>"))
+    with pytest.raises(EngineError, match="answered something that is no JSON"):
+        EndpointEngine(EndpointSettings(url=url), "anything")
 
 
 def test_likelihoods_need_a_server_that_offers_them(
