@@ -32,13 +32,14 @@ class Checkpoint:
 def checkpoints(context: StageContext) -> list[Checkpoint]:
     """The model the recipe starts from, unless it was built there and knows nothing, then all that were trained."""
     found = []
-    if context.recipe.model.path is not None:
+    start = None if context.recipe.model.path is None else PRETRAINED
+    if start is not None:
         identity = digest_of({name: context.sections.get(name) for name in ("model", "model files")})
-        found.append(Checkpoint(PRETRAINED, named_checkpoint(context.recipe.model), identity))
+        found.append(Checkpoint(start, named_checkpoint(context.recipe.model), identity))
     for handle in context.upstream:
         if handle.kind in CHECKPOINT_KINDS:
             before = previous_of(handle, context.upstream)
-            previous = name_of(before) if before else (PRETRAINED if found and found[0].name == PRETRAINED else None)
+            previous = name_of(before) if before else start
             path = str(handle.directory / "checkpoint")
             found.append(Checkpoint(name_of(handle), path, handle.manifest.fingerprint, handle.arm, previous))
     return found

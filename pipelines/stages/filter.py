@@ -149,7 +149,7 @@ class FilterStage(StageSettings):
                 [pair.id for pair in pairs],
                 self._sizes(context, types),
                 context.seed,
-                passes=[self.select.passes({n: values[i] for n, values in scores.items()}) for i in range(len(pairs))],
+                passes=[self.select.passes({n: scores[n][i] for n in self.select.gates}) for i in range(len(pairs))],
                 quota=self.select.quota,
             )
         except ValueError as error:
