@@ -57,6 +57,7 @@ class Manifest(BaseModel):
     rows_out: int | None
     dropped: dict[str, int]
     numbers: dict[str, Number]
+    warnings: list[str] = []
     files: dict[str, OutputFile]
 
     @cached_property

@@ -74,6 +74,8 @@ def _bring_up_to_date(step: Step, made: dict[str, Step], selected: bool, stop: S
             if message is None:
                 raise
             raise RunError(f"{name}: {message}") from error
+        for warning in manifest.warnings:
+            say(f"{name}: warning: {warning}")
         say(f"{name}: done, {_summary(manifest)}")
         step = Step(step.leg, step.link, step.source, None)
     made[name] = step
@@ -128,6 +130,7 @@ def run_step(step: Step, made: Mapping[str, Step], stop: Stop) -> Manifest:
         rows_out=result.rows_out,
         dropped=dict(result.dropped),
         numbers=dict(result.numbers),
+        warnings=list(result.warnings),
         files=output_files(directory),
     )
     manifest.write(directory)

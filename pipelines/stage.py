@@ -6,7 +6,7 @@ A stage module defines one subclass of `StageSettings` and imports nothing heavy
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,7 +23,7 @@ Number = float | int | str | None
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What a stage says it did. `numbers` are shown by `trivium runs show` and the report.
+    """What a stage says it did. `numbers` and `warnings` are shown by `trivium runs show` and the report.
 
     In a row-wise stage (one with `counts_rows`), `rows_in == rows_out + sum(dropped.values())`: the runner checks it.
     """
@@ -32,6 +32,7 @@ class StageResult:
     rows_out: int | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     numbers: Mapping[str, Number] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,13 +36,15 @@ def run_table(run: StoredRun) -> Table:
 
 
 def number_table(run: StoredRun) -> Table:
-    """The numbers that the stages gave, and why rows were dropped."""
+    """The numbers that the stages gave, why rows were dropped, and warnings."""
     table = _table("stage", "number", "value", right=1)
     for stage, manifest in run.manifests.items():
         for name, value in manifest.numbers.items():
             table.add_row(stage, name, cell(value))
         for reason, count in manifest.dropped.items():
             table.add_row(stage, f"dropped: {reason}", str(count))
+        for warning in manifest.warnings:
+            table.add_row(stage, "warning", warning)
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from markupsafe import Markup
 
 from eval.compare import ArmOverSeeds, Evaluated, across_seeds
 from eval.suites import CompareError
-from eval.trial import TrialError, read
+from eval.trial import OUTCOMES, TrialError, read
 from pipelines.errors import RunError
 from pipelines.report import plots
 from pipelines.report.page import render
@@ -42,6 +43,8 @@ def render_seeds(directory: Path, runs: Sequence[RunView]) -> str:
         arms=arms,
         control=control,
         evaluation=evaluation,
+        outcomes=_outcomes(runs),
+        outcome_names=OUTCOMES,
         audits=[each for each in _filters(runs) if each.kept is not None],
         plots={
             "accuracy": Markup(_accuracy_plot(arms)),
@@ -63,6 +66,15 @@ def combine(runs: Sequence[RunView], control: str | None = None) -> list[ArmOver
     names = list(arms)
     chosen = control or next((name for name in reversed(names) if name.endswith(f"@{CONTROL_ARM}")), names[0])
     return across_seeds(arms, chosen)
+
+
+def _outcomes(runs: Sequence[RunView]) -> dict[str, Counter[str]]:
+    """Checkpoint -> how its answers fell out, added up over seeds."""
+    added: dict[str, Counter[str]] = defaultdict(Counter)
+    for run in runs:
+        for checkpoint in _evaluation(run)[1]["checkpoints"]:
+            added[checkpoint["label"]].update(checkpoint["outcomes"])
+    return added
 
 
 def _filters(runs: Sequence[RunView]) -> list[FilterMeans]:

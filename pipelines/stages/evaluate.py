@@ -112,6 +112,7 @@ class EvaluateStage(DataStageSettings):
             rows_out=len(problems),
             dropped=rows.left_out,
             numbers=_numbers(report),
+            warnings=[f"{each['label']}: {text}" for each in report["checkpoints"] for text in each["warnings"]],
         )
 
     def _trials(

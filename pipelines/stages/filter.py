@@ -142,12 +142,13 @@ class FilterStage(StageSettings):
             scores[COMBINED] = list(ranked)
         if self.select.lowest:
             ranked = [None if value is None else -value for value in ranked]
+        sizes = self._sizes(context, types)
         try:
             reasons = accept_consistent(
                 ranked,
                 types,
                 [pair.id for pair in pairs],
-                self._sizes(context, types),
+                sizes,
                 context.seed,
                 passes=[self.select.passes({n: scores[n][i] for n in self.select.gates}) for i in range(len(pairs))],
                 quota=self.select.quota,
@@ -171,8 +172,13 @@ class FilterStage(StageSettings):
             )
         ]
         _write(context, triads, list(scores))
-        kept = sum(triad["kept"] for triad in triads)
-        return StageResult(len(triads), kept, Counter(r for r in reasons if r), self._numbers(triads, types))
+        return StageResult(
+            len(triads),
+            sum(triad["kept"] for triad in triads),
+            Counter(reason for reason in reasons if reason),
+            self._numbers(triads, types),
+            list(self._warnings(sizes, types)),
+        )
 
     def _sizes(self, context: StageContext, types: Sequence[str]) -> Mapping[str, int]:
         """The fraction of each type, or the number that the original kept of it."""
@@ -215,7 +221,7 @@ class FilterStage(StageSettings):
 
         checkpoint = context.inputs["tune"] / "checkpoint"
         # Opened when a chunk is missing, and only then: a finished measuring loads no model.
-        pool_once = cache(lambda: Pool(pairs, self._nearest(pairs, str(checkpoint))))
+        pool_once = cache(lambda: Pool(pairs, self._nearest(context, pairs, str(checkpoint))))
         open_once = cache(open_similarity)
         prompts = context.settings("tune").prompts
 
@@ -228,14 +234,20 @@ class FilterStage(StageSettings):
 
         return work
 
-    def _nearest(self, pairs: Sequence[Pair], checkpoint: str) -> dict[str, list[Picture]]:
+    def _nearest(self, context: StageContext, pairs: Sequence[Pair], checkpoint: str) -> dict[str, list[Picture]]:
         from selfrefine.triad.neighbours import embed, nearest
 
         if self.measure.edge_images < 2 or self.measure.edge_negatives != "nearest":
             return {}
         pictures = list({pair.picture.id: pair.picture for pair in pairs}.values())
-        found = nearest(embed(pictures, checkpoint), self.measure.edge_images - 1)
+        vectors = embed(pictures, checkpoint, trust_remote_code=context.recipe.model.trust_remote_code)
+        found = nearest(vectors, self.measure.edge_images - 1)
         return {picture.id: [pictures[i] for i in indices] for picture, indices in zip(pictures, found, strict=True)}
+
+    def _warnings(self, sizes: Mapping[str, int], types: Sequence[str]) -> Iterator[str]:
+        for kind, count in sorted(Counter(types).items()):
+            if self.select.fraction and not self.reads_original and not sizes[kind]:
+                yield f"of {count} pairs of type {kind}, a fraction of {self.select.fraction:g} keeps none"
 
     def _numbers(self, triads: Sequence[Mapping[str, Any]], types: Sequence[str]) -> dict[str, Number]:
         from selfrefine.triad.similarity import similarity_name

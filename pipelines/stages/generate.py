@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tasks.problem import Picture
 
 PAIRS_FILE = "pairs.parquet"
+WARN_UNPARSED = 0.1
 
 
 class GenerateStage(DataStageSettings):
@@ -86,13 +87,21 @@ class GenerateStage(DataStageSettings):
         if not usable:
             top = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
             raise RunError(f"no proposal could be used ({top}); tune longer, or look at {PAIRS_FILE}")
-        unreadable = dict(rows.dropped)
         return StageResult(
             len(pairs),
             usable,
             reasons,
-            {"images": len(pictures), **{f"left out: {k}": v for k, v in unreadable.items()}},
+            {"images": len(pictures), **{f"left out: {reason}": count for reason, count in rows.dropped}},
+            list(_warnings(len(pairs), reasons)),
         )
+
+
+def _warnings(proposed: int, reasons: Mapping[str, int]) -> Iterator[str]:
+    from selfrefine.triad.templates import DROP_REASONS
+
+    unparsed = sum(reasons.get(reason, 0) for reason in DROP_REASONS)
+    if unparsed > WARN_UNPARSED * proposed:
+        yield f"{unparsed / proposed:.0%} of the proposals could not be parsed: tune longer, or look at {PAIRS_FILE}"
 
 
 def _mark_duplicates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

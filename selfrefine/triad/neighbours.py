@@ -11,7 +11,7 @@ NEAR_DUPLICATE = 0.95
 _BATCH = 64
 
 
-def embed(pictures: Sequence[Picture], checkpoint: str) -> Any:
+def embed(pictures: Sequence[Picture], checkpoint: str, *, trust_remote_code: bool = False) -> Any:
     """Unit vectors [pictures, width]: the encoder's features of each image, averaged over its tokens (float32).
 
     The mean over all images is taken off first: encoders put every image into one narrow cone, and only what differs
@@ -22,9 +22,9 @@ def embed(pictures: Sequence[Picture], checkpoint: str) -> Any:
     from engines.checkpoint import load_model, load_processor
     from engines.rendering import open_image
 
-    model = load_model(checkpoint, dtype="float32")
+    model = load_model(checkpoint, dtype="float32", trust_remote_code=trust_remote_code)
     model = model.to("cuda") if torch.cuda.is_available() else model
-    image_processor = load_processor(checkpoint).image_processor
+    image_processor = load_processor(checkpoint, trust_remote_code=trust_remote_code).image_processor
     vectors = []
     for start in range(0, len(pictures), _BATCH):
         images = [open_image(picture.path) for picture in pictures[start : start + _BATCH]]

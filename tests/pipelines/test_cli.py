@@ -16,7 +16,7 @@ import typer.main
 import yaml
 
 from pipelines.cli import app
-from pipelines.trl_options import config_fields
+from pipelines.trl_options import check_trl, choices, config_fields
 
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "pandas")
 CHILD = Path(__file__).with_name("child.py")
@@ -212,12 +212,31 @@ def test_trl_options_are_checked_before_anything_runs(trivium: Any, tmp_path: Pa
     )
     assert "stages.sow.trl.output_dir: is set by the stage itself" in complaint(output_dir="x")
     assert "stages.sow.trl._n_gpu: no option" in complaint(_n_gpu=1)
+    assert "trl.lr_scheduler_type: 'cosin' is no SchedulerType; did you mean `cosine`?" in complaint(
+        lr_scheduler_type="cosin"
+    )
+    assert "trl.weight_decay: takes float, not 'much'" in complaint(weight_decay="much")
+    assert complaint(lr_scheduler_type="linear", warmup_steps=3, lr_scheduler_kwargs={"num_cycles": 1}) == ""
 
 
 def test_trl_options_read_from_source_are_those_of_the_classes() -> None:
     from trl import SFTConfig
 
-    assert config_fields("SFTConfig") == {field.name for field in dataclasses.fields(SFTConfig) if field.init}
+    fields = [field for field in dataclasses.fields(SFTConfig) if field.init]
+    assert set(config_fields("SFTConfig")) == {field.name for field in fields}
+    # The values that the class itself starts from are possible ones.
+    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    plain = {name: getattr(value, "value", value) for name, value in defaults.items()}
+    assert len(plain) > 100
+    assert list(check_trl(plain, "SFTConfig", (), "tune")) == []
+
+
+def test_choices_read_from_source_are_those_of_the_classes() -> None:
+    from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy, SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    for choice in (HubStrategy, IntervalStrategy, OptimizerNames, SaveStrategy, SchedulerType):
+        assert set(choices(choice.__name__)) == {each.value for each in choice}
 
 
 def test_stage_check_speaks_at_plan_time(trivium: Any, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Guesser:
             skill = self.skill[problem.kind] + 0.05 * (chance(self.name, request.id) - 0.5)
             wrong = {"yes": "no", "no": "yes"}.get(problem.answer, "teal" if problem.answer != "teal" else "red")
             text = problem.answer if draw < skill else ("it is" if draw > 0.992 else wrong)
-            finish = "length" if draw > 0.998 else "stop"
+            finish = "length" if draw > 0.98 else "stop"
             yield Generation(request.id, text, (1, 2), finish, 12)
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[Score]:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eval.stats import auroc
+from eval.trial import OUTCOMES
 from pipelines.errors import RunError
 from pipelines.report import write_report
 from pipelines.report.format import duration, signed, thumbnail
@@ -254,6 +256,12 @@ def test_seeds_are_combined(seeds_directory: Path) -> None:
         own = json.loads((seeds_directory / f"seed-{seed}" / "evaluate" / "eval.json").read_text())
         assert own["checkpoints"][1]["accuracy"]["value"] == value
     assert len(page.tables["audits"]) == 3
+    counted: Counter[str] = Counter()
+    for path in seeds_directory.glob("seed-*"):
+        own = json.loads((path / "evaluate/eval.json").read_text())
+        counted.update(own["checkpoints"][1]["outcomes"])
+    assert page.tables["outcomes"][2][1] == [counted[name] for name in OUTCOMES]
+    assert counted["truncated"], counted
 
 
 def test_seeds_that_the_recipe_no_longer_has_are_left_out(tmp_path: Path, seeds_directory: Path) -> None:
