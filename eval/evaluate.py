@@ -12,7 +12,7 @@ from engines.base import Engine, Generation, Request
 from eval.extract import Extraction, extract
 from eval.suites import Suite
 from eval.trial import Extract, Outcome, Rewards, Trial
-from rewards.registry import Reward, score
+from rewards.contract import Reward, score
 from tasks.problem import Problem
 
 CHUNK = 256
@@ -54,7 +54,7 @@ def evaluate(
         strict = _grade([each.strict for each in extractions], chunk, requests, generations, reward)
         flexible = _grade([each.flexible for each in extractions], chunk, requests, generations, reward)
         for row, (problem, request, generation) in enumerate(zip(chunk, requests, generations, strict=True)):
-            outcome, reason = _verdict(generation, extractions[row], strict[row])
+            outcome, reason = _verdict(generation, extractions[row], *strict[row])
             yield Trial(
                 label=label,
                 suite=suite.name,
@@ -69,7 +69,7 @@ def evaluate(
                 finish=generation.finish,
                 completion_tokens=len(generation.token_ids),
                 extract=Extract(strict=extractions[row].strict, flexible=extractions[row].flexible),
-                reward=Rewards(strict=strict[row], flexible=flexible[row]),
+                reward=Rewards(strict=strict[row][0], flexible=flexible[row][0]),
                 outcome=outcome,
                 reason=reason,
                 factors={"kind": problem.kind} if problem.kind else {},
@@ -88,14 +88,15 @@ def _grade(
     requests: Sequence[Request],
     generations: Sequence[Generation],
     reward: Reward,
-) -> list[float | None]:
-    """The reward of each extracted answer; None where there was none to grade."""
+) -> list[tuple[float | None, str | None]]:
+    """The reward of each extracted answer, and the note on it; (None, None) where there was none to grade."""
     rows = [
         row
         for row, (answer, generation) in enumerate(zip(answers, generations, strict=True))
         if answer is not None and generation.finish == "stop"
     ]
     given = [problems[row] for row in rows]
+    names = dict.fromkeys(name for problem in given for name in problem.columns)
     scores = score(
         reward,
         [requests[row].messages for row in rows],
@@ -104,22 +105,25 @@ def _grade(
         question=[problem.question for problem in given],
         kind=[problem.kind for problem in given],
         image=[problem.image for problem in given],
+        **{name: [problem.columns.get(name) for problem in given] for name in names},
     )
-    graded: list[float | None] = [None] * len(answers)
-    for row, value in zip(rows, scores, strict=True):
-        graded[row] = value
+    graded: list[tuple[float | None, str | None]] = [(None, None)] * len(answers)
+    for place, row in enumerate(rows):
+        graded[row] = scores.values[place], scores.notes.get(place)
     return graded
 
 
-def _verdict(generation: Generation, extraction: Extraction, reward: float | None) -> tuple[Outcome, str | None]:
+def _verdict(
+    generation: Generation, extraction: Extraction, reward: float | None, note: str | None
+) -> tuple[Outcome, str | None]:
     if generation.finish == "error":
         return "ungraded", f"error: {generation.error}"
     if generation.finish == "length" or extraction.unfinished:
         return "truncated", None
-    if extraction.strict is None:
+    if extraction.strict is None or note == "unparsed":
         return "unparsed", None
     if reward is None:
-        return "ungraded", "the reward gave no score"
+        return "ungraded", f"the reward gave no score: {note}" if note else "the reward gave no score"
     return ("correct" if reward >= 1 else "wrong"), None
 
 

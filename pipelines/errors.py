@@ -7,7 +7,7 @@ import errno
 from engines.base import EngineError
 from eval.suites import CompareError
 from eval.trial import TrialError
-from rewards.registry import RewardError
+from rewards.contract import RewardError
 from tasks.problem import TaskError
 
 

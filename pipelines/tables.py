@@ -12,6 +12,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from pipelines.plan import Step
     from pipelines.store import StoredRun
+    from rewards.check import Finding
 
 
 def plan_table(steps: Iterable[Step], selected: set[str]) -> Table:
@@ -62,6 +63,14 @@ def difference_table(differences: Sequence[tuple[str, Any, Any]], a: str, b: str
     table = _table("", a, b)
     for key, left, right in differences:
         table.add_row(key, cell(left), cell(right))
+    return table
+
+
+def findings_table(findings: Iterable[Finding]) -> Table:
+    """One line for each check of a reward."""
+    table = _table("", "check", "")
+    for finding in findings:
+        table.add_row("ok" if finding.ok else "FAILS", finding.check, finding.detail)
     return table
 
 

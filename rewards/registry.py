@@ -1,78 +1,205 @@
-"""Rewards by name. A name is a place to import from; nothing is imported before it is asked for."""
+"""Rewards by reference: a registered name, an entry point, or `path/to/file.py:function`.
+
+Nothing is imported before it is asked for, and `sys.path` is never touched.
+"""
 
 from __future__ import annotations
 
+import ast
 import difflib
+import functools
+import hashlib
 import importlib
-from collections.abc import Sequence
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from rewards.contract import Reward, RewardError
 
-class RewardError(ValueError):
-    """A reward cannot be found, or broke its contract. The message is one line."""
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
-
-class Reward(Protocol):
-    """TRL's signature. `columns` are the data's own columns, one value per completion."""
-
-    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]: ...
+GROUP = "trivium.rewards"
+"""The entry points that other packages offer rewards under."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`target` is `module:function`; `version` changes whenever the same completion may get another score."""
+    """`target` is `module:function`, or `file.py:function`.
+
+    `version` changes whenever the same completion may get another score: a number for our own, the version of the
+    package behind an entry point, a digest of the file.
+    """
 
     name: str
     target: str
-    version: int
+    version: int | str
     summary: str
 
 
 _ENTRIES = {
     entry.name: entry
     for entry in (
-        Entry("exact_match", "rewards.builtin:exact_match", 1, "1 where the normalised answer equals the gold, else 0"),
+        Entry(
+            "answer_format", "rewards.forms:answer_format", 1, "1 for reasoning, then one <answer>, and nothing else"
+        ),
+        Entry(
+            "choice", "rewards.builtin:choice", 1, "1 where the letter or the text of the right option is the answer"
+        ),
+        Entry(
+            "countdown", "rewards.puzzles:countdown", 1, "1 where the expression uses the numbers and gives the target"
+        ),
+        Entry("exact_match", "rewards.builtin:exact_match", 2, "1 where the normalised answer equals the gold, else 0"),
+        Entry("maths", "rewards.maths:maths", 1, "1 where the answer is mathematically equal to the gold, else 0"),
+        Entry("maze_path", "rewards.puzzles:maze_path", 1, "1 where the moves lead from S to G through no wall"),
+        Entry("number", "rewards.maths:number", 1, "1 where the answer is the gold number, however it is written"),
+        Entry("short", "rewards.forms:short", 1, "1 up to `target` tokens, falling to 0 at twice as many"),
+        Entry("sudoku", "rewards.puzzles:sudoku", 1, "1 where the whole grid keeps the clues and the rules"),
+        Entry("sudoku_cells", "rewards.puzzles:sudoku_cells", 1, "the share of empty cells that are filled right"),
+        Entry("vqa_accuracy", "rewards.builtin:vqa_accuracy", 1, "agreement with the answers of ten annotators"),
     )
 }
 
 
 def entries() -> list[Entry]:
-    """Every registered reward, by name."""
-    return [_ENTRIES[name] for name in sorted(_ENTRIES)]
+    """Every registered reward, by name; those of other packages too."""
+    found = {**{point.name: _of_point(point) for point in _points().values()}, **_ENTRIES}
+    return [found[name] for name in sorted(found)]
 
 
-def entry(name: str) -> Entry:
-    """The entry of that name.
+def entry(reference: str) -> Entry:
+    """The entry behind a reference. A file is read, and not run.
 
     Raises:
         RewardError: there is none; the message names the nearest one.
     """
-    if name in _ENTRIES:
-        return _ENTRIES[name]
-    near = difflib.get_close_matches(name, _ENTRIES, n=1)
-    hint = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(sorted(_ENTRIES))}"
-    raise RewardError(f"no reward is called `{name}`; {hint}")
+    if reference in _ENTRIES:
+        return _ENTRIES[reference]
+    if _is_file(reference):
+        return _of_file(reference)
+    points = _points()
+    if reference in points:
+        return _of_point(points[reference])
+    names = [*_ENTRIES, *points]
+    near = difflib.get_close_matches(reference, names, n=1)
+    hint = (
+        f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(sorted(names))}, or path/to/file.py:function"
+    )
+    raise RewardError(f"no reward is called `{reference}`; {hint}")
 
 
-def load(name: str) -> Reward:
-    """The reward function of that name."""
-    module, _, attribute = entry(name).target.partition(":")
-    function: Reward = getattr(importlib.import_module(module), attribute)
-    return function
-
-
-def score(reward: Reward, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
-    """Calls a reward and holds it to its contract: one float or None per completion, no NaN, no infinity.
+def load(reference: str, options: Mapping[str, Any] | None = None) -> Reward:
+    """The reward behind a reference, with some of its arguments fixed. It can be pickled where these can.
 
     Raises:
-        RewardError: it returned another number of scores, or something that is no finite number.
+        RewardError: there is none, it cannot be imported, or it takes no such option.
     """
-    name = getattr(reward, "__name__", "the reward")
-    scores = list(reward(prompts, completions, **columns))
-    if len(scores) != len(completions):
-        raise RewardError(f"reward `{name}` returned {len(scores)} scores for {len(completions)} completions")
-    for index, value in enumerate(scores):
-        if value is not None and not (isinstance(value, int | float) and abs(value) < float("inf")):
-            raise RewardError(f"reward `{name}` returned {value!r} for completion {index}; a score is a number or None")
-    return [None if value is None else float(value) for value in scores]
+    found = entry(reference)
+    place, _, attribute = found.target.rpartition(":")
+    if _is_file(reference):
+        reward: Reward = FileReward(str(Path(place).resolve()), attribute)
+    else:
+        try:
+            reward = getattr(importlib.import_module(place), attribute)
+        except (ImportError, AttributeError) as error:
+            raise RewardError(f"reward `{reference}` cannot be imported from {found.target}: {error}") from error
+    return _with_options(reference, reward, options) if options else reward
+
+
+class FileReward:
+    """A function of a file outside any package. It is pickled as its place, and so loaded anew by another process."""
+
+    def __init__(self, path: str, attribute: str) -> None:
+        self.path, self.attribute = path, attribute
+        module = _module(path)
+        if not callable(function := getattr(module, attribute, None)):
+            raise RewardError(f"{path}: `{attribute}` is {'no function' if function is not None else 'not defined'}")
+        functools.update_wrapper(self, function, updated=())
+        self._function = function
+        self.__name__ = attribute
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        scores: list[float | None] = self._function(prompts, completions, **columns)
+        return scores
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FileReward, (self.path, self.attribute)
+
+
+def _with_options(reference: str, reward: Reward, options: Mapping[str, Any]) -> Reward:
+    import inspect
+
+    taken = inspect.signature(reward).parameters
+    for name in options:
+        if name not in taken or name in ("prompts", "completions"):
+            near = difflib.get_close_matches(name, taken, n=1)
+            raise RewardError(
+                f"reward `{reference}` takes no `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
+            )
+    return functools.partial(reward, **options)
+
+
+def _is_file(reference: str) -> bool:
+    return reference.rpartition(":")[0].endswith(".py")
+
+
+def _of_file(reference: str) -> Entry:
+    place, _, attribute = reference.rpartition(":")
+    path = Path(place).expanduser()
+    try:
+        content = path.read_bytes()
+        names = _defined(ast.parse(content))
+    except OSError as error:
+        raise RewardError(f"reward {reference}: {place} cannot be read ({error.strerror})") from None
+    except (SyntaxError, ValueError) as error:
+        raise RewardError(f"reward {reference}: {place} is no Python ({error})") from None
+    if attribute not in names:
+        near = difflib.get_close_matches(attribute, names, n=1)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        raise RewardError(f"reward {reference}: {place} defines no `{attribute}`{hint}")
+    summary = names[attribute].partition("\n")[0]
+    return Entry(reference, f"{path}:{attribute}", hashlib.sha256(content).hexdigest()[:12], summary)
+
+
+def _defined(tree: ast.Module) -> dict[str, str]:
+    """What a module binds at its top, with docstrings where there are any."""
+    found: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found[node.name] = ast.get_docstring(node) or ""
+        elif isinstance(node, ast.Assign):
+            found |= {target.id: "" for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name: "" for alias in node.names}
+    return found
+
+
+def _module(path: str) -> Any:
+    """The module of a file, loaded once in each process, under a name that its path alone decides."""
+    name = f"trivium_reward_{hashlib.sha256(path.encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise RewardError(f"{path}: cannot be loaded ({type(error).__name__}: {error})") from error
+    return module
+
+
+def _points() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _of_point(point: EntryPoint) -> Entry:
+    package = point.dist
+    origin = "" if package is None else f"{package.name} {package.version}"
+    return Entry(point.name, point.value, origin, f"of the package {origin}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 class TaskError(ValueError):
@@ -23,7 +24,8 @@ class Problem:
     """A question with its gold answer.
 
     `cluster` names the unit that is drawn when an interval is made: problems of one cluster (one image, say) are not
-    independent. `kind` is the question's type in the data's own terms, for break-downs.
+    independent. `kind` is the question's type in the data's own terms, for break-downs. `columns` are what else its
+    reward needs: the numbers of a countdown, the clues of a sudoku.
     """
 
     id: str
@@ -32,6 +34,7 @@ class Problem:
     image: str | None = None
     cluster: str = ""
     kind: str = ""
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

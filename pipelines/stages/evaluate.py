@@ -61,7 +61,8 @@ class EvaluateStage(DataStageSettings):
         return {"reward": entry(self.reward).version, "extraction": extract.VERSION}
 
     def check(self, recipe: Recipe) -> Iterator[str]:
-        from rewards.registry import RewardError, entry
+        from rewards.contract import RewardError
+        from rewards.registry import entry
 
         try:
             entry(self.reward)

@@ -8,7 +8,7 @@ import pytest
 
 from rewards import registry
 from rewards.builtin import exact_match
-from rewards.registry import RewardError
+from rewards.contract import RewardError, score
 
 
 def test_loads_by_name() -> None:
@@ -65,8 +65,8 @@ def test_a_reward_is_held_to_its_contract(returned: list[float], complaint: str)
         return list(returned)
 
     with pytest.raises(RewardError, match=complaint):
-        registry.score(broken, ["", ""], ["a", "b"])
+        score(broken, ["", ""], ["a", "b"])
 
 
 def test_none_survives() -> None:
-    assert registry.score(exact_match, ["", ""], ["a", "b"], answer=["a", None]) == [1.0, None]
+    assert score(exact_match, ["", ""], ["a", "b"], answer=["a", None]).values == [1.0, None]

@@ -1,0 +1,162 @@
+"""Rewards of puzzles whose answers are checked against their rules: countdown, sudoku, mazes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from math import isqrt
+from typing import Any
+
+from rewards.answer import final_answer
+from rewards.arithmetic import NoExpression, evaluate
+from rewards.contract import note
+from rewards.text import Completion, text_of
+
+_MOVES = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
+_MOVE_WORDS = re.compile(r"\b(?:up|down|left|right)\b", re.IGNORECASE)
+MOST_MOVES = 10_000
+
+
+def countdown(
+    prompts: Sequence[Any],
+    completions: Sequence[Completion],
+    *,
+    numbers: Sequence[Sequence[int]],
+    target: Sequence[int],
+    **columns: Any,
+) -> list[float | None]:
+    """1 where the answer is an expression of exactly the given numbers, each used once, with the target's value."""
+    return [
+        _countdown(row, text_of(completion), given, wanted)
+        for row, (completion, given, wanted) in enumerate(zip(completions, numbers, target, strict=True))
+    ]
+
+
+def sudoku(
+    prompts: Sequence[Any], completions: Sequence[Completion], *, puzzle: Sequence[str], **columns: Any
+) -> list[float | None]:
+    """1 where the answer is a whole grid that keeps the clues and the rules, else 0. Any solution counts.
+
+    `puzzle`: the cells in reading order, 0, `.` or `_` for an empty one; other characters are white space and frames.
+    """
+    return [
+        None if (clues := _clues(row, given)) is None else float(_solves(row, text_of(completion), clues))
+        for row, (completion, given) in enumerate(zip(completions, puzzle, strict=True))
+    ]
+
+
+def sudoku_cells(
+    prompts: Sequence[Any],
+    completions: Sequence[Completion],
+    *,
+    puzzle: Sequence[str],
+    answer: Sequence[str],
+    **columns: Any,
+) -> list[float | None]:
+    """The share of the empty cells that are filled as in the solution `answer`.
+
+    An answer that is too short lacks its last cells; one that is too long is no grid and scores 0.
+    """
+    scores: list[float | None] = []
+    for row, (completion, given, gold) in enumerate(zip(completions, puzzle, answer, strict=True)):
+        clues = _clues(row, given)
+        solution = digits(gold)
+        if clues is None or len(solution) != len(clues) or all(clues):
+            note(row, "no gold")
+            scores.append(None)
+            continue
+        found = digits(final_answer(text_of(completion)) or "")
+        if not 0 < len(found) <= len(clues):
+            note(row, "unparsed")
+            found = []
+        empty = [place for place, clue in enumerate(clues) if not clue]
+        right = sum(place < len(found) and found[place] == solution[place] for place in empty)
+        scores.append(right / len(empty))
+    return scores
+
+
+def maze_path(
+    prompts: Sequence[Any], completions: Sequence[Completion], *, maze: Sequence[str], **columns: Any
+) -> list[float | None]:
+    """1 where the answer's moves lead from S to G through no wall, else 0.
+
+    `maze`: lines of equal length, `#` for a wall, one `S`, one `G`. Moves are letters `UDLR` or the words up, down,
+    left, right; a path that walks on past G does not count.
+    """
+    return [
+        _walks(row, text_of(completion), lines)
+        for row, (completion, lines) in enumerate(zip(completions, maze, strict=True))
+    ]
+
+
+def digits(text: str) -> list[int]:
+    """The cells of a grid in reading order; frames and white space go, 0 for `.`, `_` and 0."""
+    return [0 if sign in "._" else int(sign) for sign in text if sign in "._" or ("0" <= sign <= "9")]
+
+
+def _countdown(row: int, text: str, given: Sequence[int], wanted: int) -> float:
+    answer = final_answer(text)
+    try:
+        value, used = evaluate(answer or "")
+    except NoExpression:
+        note(row, "unparsed")
+        return 0.0
+    return float(value == wanted and Counter(used) == Counter(map(int, given)))
+
+
+def _clues(row: int, given: str) -> list[int] | None:
+    """The cells of a puzzle; None, noted, where it is no square of square boxes (4, 9, 16) or of 2 by 3 ones (6)."""
+    cells = digits(given)
+    side = isqrt(len(cells))
+    if side * side != len(cells) or _box(side) is None:
+        note(row, "no gold")
+        return None
+    return cells
+
+
+def _box(side: int) -> tuple[int, int] | None:
+    """(rows, columns) of a box."""
+    if side == 6:
+        return 2, 3
+    root = isqrt(side)
+    return (root, root) if side > 1 and root * root == side and side < 10 else None
+
+
+def _solves(row: int, text: str, clues: Sequence[int]) -> bool:
+    cells = digits(final_answer(text) or "")
+    if len(cells) != len(clues):
+        note(row, "unparsed")
+        return False
+    side = isqrt(len(clues))
+    box = _box(side)
+    assert box is not None
+    wanted = set(range(1, side + 1))
+    units: list[list[int]] = [[] for _ in range(3 * side)]
+    for place, value in enumerate(cells):
+        r, c = divmod(place, side)
+        for unit in (r, side + c, 2 * side + r // box[0] * (side // box[1]) + c // box[1]):
+            units[unit].append(value)
+    return all(clue in (0, cell) for clue, cell in zip(clues, cells, strict=True)) and all(
+        set(unit) == wanted for unit in units
+    )
+
+
+def _walks(row: int, text: str, maze: str) -> float | None:
+    grid = maze.strip("\n").split("\n")
+    ends = {sign: (r, c) for r, line in enumerate(grid) for c, sign in enumerate(line) if sign in "SG"}
+    if set(ends) != {"S", "G"}:
+        note(row, "no gold")
+        return None
+    answer = final_answer(text) or ""
+    words = _MOVE_WORDS.findall(answer)
+    moves = [word[0].upper() for word in words] if words else re.sub(r"[\s,;>\-→]", "", answer)
+    if not moves or len(moves) > MOST_MOVES or any(move not in _MOVES for move in moves):
+        note(row, "unparsed")
+        return 0.0
+    r, c = ends["S"]
+    for move in moves:
+        r, c = r + _MOVES[move][0], c + _MOVES[move][1]
+        if not (0 <= r < len(grid) and 0 <= c < len(grid[r])) or grid[r][c] == "#":
+            return 0.0
+    return float((r, c) == ends["G"])

@@ -1,0 +1,170 @@
+"""Rewards are named, found in files and packages, and called in every form that Python has for a function."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewards import contract, registry
+from rewards.contract import RewardError, columns_of, name_of, note, score
+from rewards.pool import Pool
+
+FILE = '''
+import functools
+def contains(prompts, completions, *, answer, weight=1.0, **columns):
+    """1 where the gold is in the completion.
+
+    More.
+    """
+    return [weight * (gold in text) for text, gold in zip(completions, answer)]
+CALLS = 0
+half = functools.partial(contains, weight=0.5)
+async def slow(prompts, completions, **columns):
+    return [0.25] * len(completions)
+class Stateful:
+    def __call__(self, prompts, completions, **columns):
+        return [2.0] * len(completions)
+stateful = Stateful()
+number = 3
+'''
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(FILE)
+    return path
+
+
+def test_a_function_of_a_file(file: Path) -> None:
+    before = list(sys.path)
+    reward = registry.load(f"{file}:contains")
+    assert score(reward, ["", ""], ["a red one", "blue"], answer=["red", "red"]).values == [1.0, 0.0]
+    assert name_of(reward) == "contains" and columns_of(reward) == ["answer"]
+    assert sys.path == before
+    found = registry.entry(f"{file}:contains")
+    assert found.summary == "1 where the gold is in the completion."
+    file.write_text(FILE + "# changed\n")
+    assert registry.entry(f"{file}:contains").version != found.version
+
+
+@pytest.mark.parametrize(("name", "value"), [("half", 0.5), ("slow", 0.25), ("stateful", 2.0)])
+def test_partials_instances_and_coroutines(file: Path, name: str, value: float) -> None:
+    reward = registry.load(f"{file}:{name}")
+    assert score(reward, [""], ["red"], answer=["red"]).values == [value]
+    kept = pickle.loads(pickle.dumps(reward))
+    assert score(kept, [""], ["red"], answer=["red"]).values == [value]
+
+
+def test_a_file_reward_works_in_another_process(file: Path) -> None:
+    pool = Pool(workers=1)
+    try:
+        reward = registry.load(f"{file}:contains", {"weight": 0.5})
+        found = pool.map(score_one, [(reward,)], seconds=30)[0]
+    finally:
+        pool.close()
+    assert found.value == [0.5]
+
+
+def score_one(reward: contract.Reward) -> list[float | None]:
+    return score(reward, [""], ["red"], answer=["red"]).values
+
+
+@pytest.mark.parametrize(
+    ("reference", "complaint"),
+    [
+        ("{file}:contain", "defines no `contain`; did you mean `contains`"),
+        ("{file}:number", "`number` is no function"),
+        ("{folder}/none.py:contains", "cannot be read (No such file or directory)"),
+        ("{folder}/broken.py:f", "is no Python"),
+        ("{folder}/raises.py:f", "cannot be loaded (RuntimeError: at once)"),
+        ("mine:contains", "no reward is called `mine:contains`"),
+    ],
+)
+def test_what_cannot_be_found_is_said_in_one_line(file: Path, reference: str, complaint: str) -> None:
+    (file.parent / "broken.py").write_text("def f(:\n")
+    (file.parent / "raises.py").write_text("raise RuntimeError('at once')\ndef f(): ...\n")
+    with pytest.raises(RewardError) as raised:
+        registry.load(reference.format(file=file, folder=file.parent))
+    assert complaint in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_planning_reads_a_file_and_does_not_run_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef f(prompts, completions): ...\n")
+    registry.entry(f"{path}:f")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_entry_point_of_another_package(tmp_path: Path) -> None:
+    (tmp_path / "others.py").write_text(
+        "def tall(prompts, completions, **columns):\n    return [3.0] * len(completions)\n"
+    )
+    info = tmp_path / "others-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[trivium.rewards]\ntall = others:tall\n")
+    code = (
+        "from rewards import registry; from rewards.contract import score;"
+        "print(score(registry.load('tall'), [''], ['x']).values, registry.entry('tall').version);"
+        "print('tall' in [each.name for each in registry.entries()])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True, capture_output=True, text=True, env={"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"},
+    )  # fmt: skip
+    assert done.stdout.split("\n")[:2] == ["[3.0] others 1.2", "True"]
+
+
+def test_options_are_checked(file: Path) -> None:
+    with pytest.raises(RewardError, match="takes no `wieght`; did you mean `weight`"):
+        registry.load(f"{file}:contains", {"wieght": 2})
+
+
+def test_a_missing_column_is_named_before_the_call(file: Path) -> None:
+    reward = registry.load(f"{file}:contains")
+    with pytest.raises(RewardError, match="`contains` wants the column 'answer'; there are: gold"):
+        score(reward, [""], ["red"], gold=["red"])
+
+
+def test_an_exception_names_the_reward_and_the_cause() -> None:
+    def broken(prompts: Any, completions: Any, **columns: Any) -> list[float | None]:
+        raise KeyError("colour")
+
+    with pytest.raises(RewardError, match="reward `broken` raised KeyError: 'colour'"):
+        score(broken, [""], ["a"])
+
+
+@pytest.mark.parametrize("value", ["1.0", float("nan"), float("inf"), [1.0], b"1"])
+def test_only_finite_numbers_and_none_are_scores(value: Any) -> None:
+    with pytest.raises(RewardError, match="a score is a number or None"):
+        score(lambda prompts, completions, **columns: [value], [""], ["a"])
+
+
+def test_notes_belong_to_the_call_that_made_them() -> None:
+    def reward(prompts: Any, completions: Any, **columns: Any) -> list[float | None]:
+        for row, text in enumerate(completions):
+            if text == "?":
+                note(row, "unparsed")
+        return [0.0] * len(completions)
+
+    note(0, "lost")
+    assert score(reward, [""] * 3, ["a", "?", "?"]).counts == {"unparsed": 2}
+    assert score(reward, [""], ["a"]).notes == {}
+
+
+def test_notes_of_a_coroutine() -> None:
+    async def reward(prompts: Any, completions: Any, **columns: Any) -> list[float | None]:
+        await asyncio.sleep(0)
+        note(0, "timeout")
+        return [None]
+
+    found = score(functools.partial(reward), [""], ["a"])  # type: ignore[arg-type]
+    assert found.values == [None] and found.notes == {0: "timeout"}
