@@ -33,6 +33,18 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(rewards_app, name="rewards")
 app.add_typer(tasks_app, name="tasks")
 
+
+@app.callback(invoke_without_command=True)
+def main_options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"trivium {version_of('trivium-reasoning')}")
+        raise typer.Exit()
+
+
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs are kept.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its directory.")]
 
@@ -227,7 +239,7 @@ def _plan(recipe: Recipe, root: Path, selection: Selection) -> None:
     typer.echo(f"{root}")
     _print(plan_table(plan(parts), selection.of(parts)))
     for line in unseen(recipe):
-        typer.echo(line)
+        typer.echo(f"note: {line}")
 
 
 def _run(recipe: Recipe, root: Path, selection: Selection) -> None:

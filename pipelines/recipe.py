@@ -132,6 +132,8 @@ def _complaint(error: Mapping[str, Any], parent: Any) -> str:
             return "needs a `kind`"
         case "value_error":
             return str(error["ctx"]["error"])
+        case "string_pattern_mismatch":
+            return f"use letters, digits, `-` and `_`, not {error['input']!r}"
     message = error["msg"][0].lower() + error["msg"][1:]
     given = error["input"]
     return f"{message}, not {given!r}" if isinstance(given, str | int | float | bool | None) else message

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engines.settings import EngineSettings
-from pipelines.source import nearest
 from selfrefine.build import BuildSpec
-from tasks.registry import entry
+from tasks.registry import check_options
 
 if TYPE_CHECKING:
     from tasks.problem import Rows
@@ -62,15 +59,7 @@ class DataSettings(BaseModel):
     @model_validator(mode="after")
     def _known_to_the_task(self) -> DataSettings:
         # TaskError is a ValueError, so an unknown task is a line of the recipe's errors like any other.
-        parameters = inspect.signature(importlib.import_module(entry(self.task).module).load).parameters
-        known = {*parameters, "skip", "take"} - {"split"}
-        options = self.model_extra or {}
-        for key in options:
-            if key not in known:
-                raise ValueError(f"`{key}` is no key of task {self.task}{nearest(key, known)}")
-        for name, parameter in parameters.items():
-            if parameter.default is parameter.empty and name != "split" and name not in options:
-                raise ValueError(f"task {self.task} needs `{name}`")
+        check_options(self.task, self.model_extra or {})
         return self
 
     def load(self) -> Rows:

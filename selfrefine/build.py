@@ -85,15 +85,16 @@ class BuildSpec(BaseModel):
 
     @model_validator(mode="after")
     def _divisible(self) -> BuildSpec:
-        merged = 2 * self.patch_size if self.architecture == "qwen2_5_vl" else self.patch_size
-        for whole, part in (
-            ("hidden_size", 2 * self.heads),  # rotary embeddings turn pairs of numbers
-            ("heads", self.kv_heads),
-            ("vision_hidden_size", 2 * self.vision_heads),
-            ("image_size", merged),
+        merged = 2 if self.architecture == "qwen2_5_vl" else 1
+        for whole, times, part in (
+            ("hidden_size", 2, "heads"),  # rotary embeddings turn pairs of numbers
+            ("heads", 1, "kv_heads"),
+            ("vision_hidden_size", 2, "vision_heads"),
+            ("image_size", merged, "patch_size"),
         ):
-            if getattr(self, whole) % part:
-                raise ValueError(f"{whole} = {getattr(self, whole)} must be a multiple of {part}")
+            if getattr(self, whole) % (times * getattr(self, part)):
+                size, divisor = getattr(self, part), f"{times} × {part}" if times > 1 else part
+                raise ValueError(f"{whole} = {getattr(self, whole)} must be a multiple of {divisor}; {part} is {size}")
         return self
 
 

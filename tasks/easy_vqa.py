@@ -42,6 +42,12 @@ def check(split: str) -> str | None:
     return None
 
 
+def count(split: str) -> int:
+    """How many images a split has."""
+    numbers = (int(path.stem) for path in (_data() / ("test" if split == "test" else "train") / "images").glob("*.png"))
+    return sum(split == "test" or _held_out(number) == (split == "validation") for number in numbers)
+
+
 def load(split: str) -> Rows:
     """The questions of a split, grouped by image, and its images. Raises `TaskError` for an unknown split."""
     check(split)

@@ -36,6 +36,11 @@ def check(split: str, folder: str) -> str | None:
     return None
 
 
+def count(split: str, folder: str) -> int:
+    """How many image files there are."""
+    return sum(1 for _ in _files(_root(split, folder)))
+
+
 def _root(split: str, folder: str) -> Path:
     root = Path(folder).expanduser()
     if not root.is_dir():

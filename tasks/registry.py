@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,15 +52,25 @@ def load(task: str, split: str = "train", skip: int = 0, take: int | None = None
     """
     from tasks.images import without_bad_images
 
-    module = importlib.import_module(entry(task).module)
-    try:
-        rows: Rows = module.load(split, **options)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error) and "required" not in str(error):
-            raise
-        raise TaskError(f"task {task}: {str(error).partition(') ')[2] or error}") from error
+    check_options(task, options)
+    rows: Rows = importlib.import_module(entry(task).module).load(split, **options)
     what = f"{task}, split {split}"
     return without_bad_images(_cut(rows, skip, take, what), what)
+
+
+def check_options(task: str, options: Collection[str]) -> None:
+    """Raises `TaskError` where a task has no such option, or needs one that is not there."""
+    taken = dict(inspect.signature(importlib.import_module(entry(task).module).load).parameters)
+    del taken["split"]
+    for name in options:
+        if name not in taken:
+            known = [*taken, "skip", "take"]
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(sorted(known))}"
+            raise TaskError(f"`{name}` is no key of task {task}; {hint}")
+    for name, parameter in taken.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise TaskError(f"task {task} needs `{name}`: give {name}=…")
 
 
 def check(task: str, split: str = "train", skip: int = 0, take: int | None = None, **options: Any) -> str | None:
@@ -67,17 +78,19 @@ def check(task: str, split: str = "train", skip: int = 0, take: int | None = Non
 
     Returns a line on what could not be looked at, None where all was. Raises `TaskError` for what cannot be loaded.
     """
-    look = getattr(importlib.import_module(entry(task).module), "check", None)
-    return None if look is None else look(split, **options)
+    module = importlib.import_module(entry(task).module)
+    look, count = getattr(module, "check", None), getattr(module, "count", None)
+    found: str | None = look(split, **options) if look else None
+    if count and (skip or take):
+        _check_slice(skip, take, count(split, **options), f"{task}, split {split}", "images")
+    return found
 
 
 def _cut(rows: Rows, skip: int, take: int | None, what: str) -> Rows:
     """A slice of the units: the images, then the problems without one."""
     blind = [problem for problem in rows.problems if problem.image is None]
     count = len(rows.pictures) + len(blind)
-    if skip + (take or 1) > count:
-        wanted = f"skip {skip}" + (f" and take {take}" if take else "")
-        raise TaskError(f"{what}: {wanted} asks for more than its {count} {'images' if rows.pictures else 'problems'}")
+    _check_slice(skip, take, count, what, "images" if rows.pictures else "problems")
     end = count if take is None else skip + take
     pictures = rows.pictures[skip:end]
     behind = len(rows.pictures)
@@ -95,3 +108,9 @@ def truth(task: str, question: str, image_id: str) -> str | None:
     """
     known = getattr(importlib.import_module(entry(task).module), "truth", None)
     return None if known is None else known(question, image_id)
+
+
+def _check_slice(skip: int, take: int | None, count: int, what: str, units: str) -> None:
+    if skip + (take or 1) > count:
+        wanted = f"skip {skip}" + (f" and take {take}" if take else "")
+        raise TaskError(f"{what}: {wanted} asks for more than its {count} {units}")

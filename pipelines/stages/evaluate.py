@@ -14,6 +14,7 @@ from pipelines.checkpoints import Checkpoint, checkpoints, pairs_to_compare
 from pipelines.errors import RunError
 from pipelines.files import whole, write_json
 from pipelines.machine import code_revision, device, package_versions
+from pipelines.source import nearest
 from pipelines.stage import DataStageSettings, Number, StageResult, over_default
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ class EvaluateStage(DataStageSettings):
             entry(self.reward)
         except RewardError as error:
             yield f"{self.name}.reward: {error}"
+        # The default is for recipes that have such an arm; another name is meant.
+        if self.control != type(self).model_fields["control"].default and self.control not in recipe.arms:
+            yield f"{self.name}.control: no arm is called `{self.control}`{nearest(self.control, recipe.arms)}"
 
     def run(self, context: StageContext) -> StageResult:
         from eval.compare import Evaluated

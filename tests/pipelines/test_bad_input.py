@@ -152,8 +152,8 @@ def test_images_that_cannot_be_used_are_counted(children: Any, tmp_path: Path) -
 
 
 def test_more_than_there_is(refused: Refused) -> None:
-    line = refused("data.labelled.take=99999", plan=False)
-    assert "tune: easy-vqa, split train: skip 0 and take 99999 asks for more than its " in line
+    line = refused("data.labelled.take=99999")
+    assert "data.labelled: easy-vqa, split train: skip 0 and take 99999 asks for more than its 3491 images" in line
 
 
 def test_engine_that_is_not_installed_names_the_extra(

@@ -62,7 +62,7 @@ def test_resolved_recipe_reads_back_equal(tmp_path: Path) -> None:
         ("take: 4", "tak: 4", 5, "data.test: `tak` is no key of task easy-vqa; did you mean `take`?"),
         ("task: easy-vqa", "task: easy-vga", 5, "data.test: no task is called 'easy-vga'; did you mean 'easy-vqa'?"),
         ("easy-vqa, split: test", "images, split: test", 5, "data.test: task images needs `folder`"),
-        ("name: demo", "name: ../demo", 1, "name: string should match pattern"),
+        ("name: demo", "name: ../demo", 1, "name: use letters, digits, `-` and `_`, not '../demo'"),
         ("name: demo", "name: demo\nname: two", 2, "`name` is given twice, first on line 1"),
         ("name: demo", "name: [demo", 2, "no valid YAML"),
         ("name: demo", "name: demo\nseeds: [1, 1]", 2, "a seed is given twice"),

@@ -78,10 +78,13 @@ def test_sizes_that_make_no_model_are_refused() -> None:
     with pytest.raises(ValidationError, match="hidden"):
         BuildSpec(hidden=64)  # type: ignore[call-arg]
     for sizes, word in (
-        ({"hidden_size": 100, "heads": 3}, "hidden_size = 100 must be a multiple of 6"),
+        ({"hidden_size": 100, "heads": 3}, "hidden_size = 100 must be a multiple of 2 × heads; heads is 3"),
         ({"heads": 4, "kv_heads": 3}, "heads = 4"),
         ({"vision_hidden_size": 64, "vision_heads": 3}, "vision_hidden_size"),
-        ({"image_size": 40, "patch_size": 16}, "image_size = 40 must be a multiple of 32"),
+        (
+            {"image_size": 40, "patch_size": 16},
+            "image_size = 40 must be a multiple of 2 × patch_size",
+        ),
     ):
         with pytest.raises(ValidationError, match=word):
             BuildSpec(**sizes)  # type: ignore[arg-type]

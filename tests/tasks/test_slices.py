@@ -68,9 +68,22 @@ def test_names_and_options_are_checked(tmp_path: Path) -> None:
         registry.load("easy_vqa")
     with pytest.raises(TaskError, match="there are easy-vqa, images, table"):
         registry.entry("zzz")
-    with pytest.raises(TaskError, match=r"task images: .*'foldr'"):
+    with pytest.raises(TaskError, match=r"`foldr` is no key of task images; did you mean `folder`"):
         registry.load("images", foldr=str(tmp_path))
-    with pytest.raises(TaskError, match=r"task table: .*source"):
+    with pytest.raises(TaskError, match=r"task table needs `source`"):
         registry.load("table")
     assert [each.name for each in registry.entries()] == ["easy-vqa", "images", "table"]
     assert registry.truth("images", "what?", "a.png") is None
+
+
+def test_a_slice_beyond_the_images_is_found_at_plan_time(tmp_path: Path) -> None:
+    for i in range(3):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
+    assert registry.check("images", folder=str(tmp_path), skip=1, take=2) is None
+    for cut in ({"skip": 3}, {"take": 4}, {"skip": 2, "take": 2}):
+        with pytest.raises(TaskError, match="asks for more than its 3 images"):
+            registry.check("images", folder=str(tmp_path), **cut)
+    images = len(registry.load("easy-vqa", "validation").pictures)
+    assert registry.check("easy-vqa", "validation", take=images) is None
+    with pytest.raises(TaskError, match="asks for more than its"):
+        registry.check("easy-vqa", "validation", take=images + 10)
