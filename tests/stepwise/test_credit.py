@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -193,7 +193,7 @@ def surrogate(theta: Tensor, credit: str) -> Tensor:
         values = [value(theta, trace[:length]).detach() for length in (1, 2)]
         if credit == "segments":
             line = [mean, *values, outcome]
-            gained = [after - before for before, after in zip(line, line[1:], strict=False)]
+            gained = [after - before for before, after in pairwise(line)]
             total = total + chance * sum(g * s for g, s in zip(gained, steps, strict=True))
         else:
             advantage = outcome - mean
