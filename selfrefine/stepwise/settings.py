@@ -1,0 +1,38 @@
+"""How step credit is assigned."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from selfrefine.stepwise.cuts import GAP
+
+
+class StepCredit(BaseModel):
+    """Credit for progress inside a trace, on top of whatever rewards and loss a trainer has.
+
+    `outcome`: none, plain GRPO. `progress`: arXiv 2510.01544, Eq. 5, one number for a whole trace. `segments`: what
+    each part between two cuts changed in the expected outcome, for wrong traces too (ours).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    credit: Literal["outcome", "progress", "segments"] = "segments"
+    outcome: str | None = Field(None, description="the reward that says success; the first one unless given")
+    outcome_max: float = Field(1.0, gt=0, description="what that reward gives for success")
+    weight: float = Field(1.0, ge=0)
+    branches: int = Field(2, ge=1, description="completions sampled from each cut")
+    cuts: int = Field(1, ge=1, description="places in each trace where branches begin; progress takes one")
+    gap: int = Field(GAP, ge=1, description="least number of tokens between two cuts")
+    gate: Literal["success", "advantage", "none"] = Field(
+        "success", description="progress: rows that get credit; advantage is the published rule"
+    )
+    group_filter: Literal["outcome", "none"] = Field(
+        "outcome", description="outcome: a group whose answers are all right or all wrong weighs exactly nothing"
+    )
+
+    @property
+    def branching(self) -> bool:
+        """Whether any branch is ever run."""
+        return self.credit != "outcome" and self.weight > 0

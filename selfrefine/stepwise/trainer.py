@@ -1,0 +1,197 @@
+"""TRL's GRPO trainer with step credit, through two of its methods; nothing of it is copied.
+
+Branch rollouts go through the trainer's own generation, whichever back end it has, after its own rollouts and before
+the loss. The advantages are then replaced by (B,) or (B, T) ones; the loss takes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl import GRPOTrainer
+from trl.data_utils import is_conversational
+
+from rewards.contract import score
+from selfrefine.stepwise import credit
+from selfrefine.stepwise.branches import Branches, Branching
+from selfrefine.stepwise.cuts import boundaries, draw
+from selfrefine.stepwise.settings import StepCredit
+
+_EPSILON = 1e-4  # what TRL adds to a standard deviation
+
+
+@dataclass(slots=True)
+class _Round:
+    """What one round of rollouts left behind: local rows, and rewards (B of all processes, rewards)."""
+
+    inputs: Sequence[Mapping[str, Any]]
+    prompts: Sequence[Any]
+    completion_ids: Sequence[Sequence[int]]
+    rewards: Tensor
+
+
+class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPO whose advantages also know which part of a trace made the difference.
+
+    With `credit: outcome`, or weight 0, no branch is run; and without the group filter every bit is TRL's.
+    """
+
+    def __init__(self, *args: Any, step_credit: StepCredit, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names = list(self.reward_func_names)
+        wanted = step_credit.outcome or names[0]
+        if wanted not in names:
+            raise ValueError(f"step credit: no reward is called `{wanted}`; there are: {', '.join(names)}")
+        if step_credit.branching and self.multi_objective_aggregation != "sum_then_normalize":
+            raise ValueError("step credit: wants multi_objective_aggregation: sum_then_normalize")
+        if step_credit.branching and self.temperature == 0:
+            raise ValueError("step credit: temperature 0 makes all branches of a cut equal; give one above 0")
+        if isinstance(self.reward_funcs[names.index(wanted)], torch.nn.Module):
+            raise ValueError(f"step credit: `{wanted}` is a model; success is said by a function")
+        if self.tools or self.rollout_func is not None:
+            raise ValueError("step credit: tools and rollout_func have turns that cannot be cut; leave them out")
+        self.step_credit = step_credit
+        self._outcome = names.index(wanted)
+        self._round: _Round | None = None
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._round = _Round(inputs, prompts, completion_ids_list, rewards)
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if not self.model.training:
+            return output
+        kept, self._round = self._round, None
+        assert kept is not None
+        settings, size = self.step_credit, self.num_generations
+        outcome = kept.rewards[:, self._outcome] / settings.outcome_max
+        advantages = self._gathered(output["advantages"])
+        if settings.branching:
+            advantages = self._credited(kept, outcome, advantages, output["completion_mask"])
+        if settings.group_filter == "outcome":
+            advantages = credit.filter_groups(advantages, outcome, size)
+        self._note("decided_groups", 1 - credit.undecided(outcome, size).float().mean())
+        local = advantages[self._local(len(kept.inputs))]
+        output["advantages"] = local[:, : output["completion_mask"].shape[1]] if local.ndim == 2 else local
+        return output
+
+    def _credited(self, kept: _Round, outcome: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+        """Advantages of all processes' rows, (B,) or (B, T of the longest)."""
+        settings, size = self.step_credit, self.num_generations
+        scale = self._scale(kept.rewards)
+        cuts = 1 if settings.credit == "progress" else settings.cuts
+        is_open = (
+            credit.open_rows(advantages, outcome, size, settings.gate) & credit.undecided(outcome, size)
+            if settings.credit == "progress"
+            else credit.undecided(outcome, size) & ~outcome.isnan()
+        )
+        local = self._local(len(kept.inputs))
+        places = torch.full((len(kept.inputs), cuts), -1, dtype=torch.long)
+        for row, (opened, ids) in enumerate(zip(is_open[local].tolist(), kept.completion_ids, strict=True)):
+            if opened:
+                there = boundaries(self._pieces(ids), settings.gap)
+                drawn = draw(there, cuts, self.args.seed, self.state.global_step, local.start + row)
+                places[row, : len(drawn)] = torch.tensor(drawn, dtype=torch.long)
+        values = self._values(kept, places).to(outcome.device)
+        self._note("open_rows", is_open.float().mean())
+        gathered = self._gathered(values)
+        self._note("value", gathered.nanmean())
+        if settings.credit == "progress":
+            return credit.progress(
+                advantages, outcome, gathered[:, 0], size, weight=settings.weight, gate=settings.gate, scale=scale
+            )
+        # Padded to one length, because rows of one process are shorter than those of another.
+        width = int(self._gathered(torch.tensor([mask.shape[1]], device=mask.device)).max())
+        wide = torch.nn.functional.pad(mask, (0, width - mask.shape[1]))
+        segments = self._gathered(credit.segments_by_position(places.to(mask.device), wide))
+        weight = settings.weight * float(self.reward_weights[self._outcome]) * settings.outcome_max
+        gained = credit.telescope(outcome, gathered, size)
+        spread = credit.spread(advantages, outcome, gained, segments, size, weight=weight, scale=scale)
+        # Where nothing was learnt about a trace's inside, its advantage stays as it is.
+        return torch.where(gathered.isnan().all(1)[:, None] & (segments >= 0), advantages[:, None], spread)
+
+    def _values(self, kept: _Round, places: Tensor) -> Tensor:
+        """(B, K) of local rows: the mean outcome of the branches at each cut; NaN where there are none."""
+        settings = self.step_credit
+        wanted = [
+            (row, k, int(cut)) for row, cuts in enumerate(places.tolist()) for k, cut in enumerate(cuts) if cut >= 0
+        ]
+        most = int(self._gathered(torch.tensor([len(wanted)], device=self.accelerator.device)).max())
+        values = torch.full(places.shape, torch.nan)
+        if not most:
+            return values
+        # Every process makes the same call with the same number of rows: where weights are sharded, all take part in
+        # each forward pass. What is added is thrown away.
+        padded = wanted + [wanted[0] if wanted else (0, 0, 1)] * (most - len(wanted))
+        found = Branches(self).sample(
+            [Branching(kept.prompts[row], list(kept.completion_ids[row][:cut])) for row, _, cut in padded],
+            settings.branches,
+        )[: len(wanted)]
+        tokens = sum(len(ids) - cut for (_, _, cut), each in zip(wanted, found, strict=True) for ids in each)
+        self._note("branch_tokens", torch.tensor(float(tokens), device=self.accelerator.device), total=True)
+        branches = [(row, ids) for (row, _, _), each in zip(wanted, found, strict=True) for ids in each]
+        scores = self._outcomes(kept, branches)
+        for number, (row, k, _) in enumerate(wanted):
+            of_cut = scores[number * settings.branches : (number + 1) * settings.branches]
+            values[row, k] = torch.tensor(of_cut).nanmean()
+        return values
+
+    def _outcomes(self, kept: _Round, branches: Sequence[tuple[int, list[int]]]) -> list[float]:
+        """The outcome reward of finished branches, each with its row's columns; NaN where it has no score."""
+        if not branches:
+            return []
+        completions: list[Any] = self.processing_class.batch_decode(
+            [ids for _, ids in branches], skip_special_tokens=True
+        )
+        prompts = [kept.prompts[row] for row, _ in branches]
+        if is_conversational({"prompt": prompts[0]}):
+            completions = [[{"role": "assistant", "content": text}] for text in completions]
+        names = [key for key in kept.inputs[0] if key not in ("prompt", "completion", "completion_ids")]
+        columns = {name: [kept.inputs[row][name] for row, _ in branches] for name in names}
+        found = score(
+            self.reward_funcs[self._outcome],
+            prompts,
+            completions,
+            completion_ids=[ids for _, ids in branches],
+            trainer_state=self.state,
+            log_extra=lambda column, values: None,  # these are no completions of the round that is logged
+            log_metric=lambda name, value: None,
+            **columns,
+        )
+        self._note("branches_unscored", torch.tensor(sum(v is None for v in found.values) / len(found.values)))
+        return [float("nan") if value is None else value / self.step_credit.outcome_max for value in found.values]
+
+    def _pieces(self, ids: Sequence[int]) -> list[str]:
+        decoded: list[str] = self.processing_class.batch_decode([[each] for each in ids])
+        return decoded
+
+    def _scale(self, rewards: Tensor) -> Tensor | None:
+        """(B,): what TRL divided the advantages by; None where it did not."""
+        if self.scale_rewards == "none":
+            return None
+        total = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
+        total[rewards.isnan().all(1)] = torch.nan
+        groups = total[None] if self.scale_rewards == "batch" else total.view(-1, self.num_generations)
+        known = (~groups.isnan()).sum(1, keepdim=True)
+        squares = (groups - groups.nanmean(1, keepdim=True)).square().nansum(1, keepdim=True)
+        deviation: Tensor = (squares / (known - 1).clamp(min=1)).sqrt().expand_as(groups)
+        return deviation.reshape(-1).add(_EPSILON)
+
+    def _local(self, rows: int) -> slice:
+        start = self.accelerator.process_index * rows
+        return slice(start, start + rows)
+
+    def _gathered(self, tensor: Tensor) -> Tensor:
+        found: Tensor = self.accelerator.gather(tensor)
+        return found
+
+    def _note(self, name: str, value: Tensor, total: bool = False) -> None:
+        if total:
+            value = self._gathered(value.reshape(1)).sum()
+        self._metrics["train"][f"step_aware/{name}"].append(float(value))
