@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import Interrupted, RunError
 from pipelines.files import remove, whole
 
 if TYPE_CHECKING:
+    from engines.base import Message
     from pipelines.context import StageContext
     from pipelines.sections import ModelSettings
+    from pipelines.stages.reinforce import ReinforceStage
     from selfrefine.sft import Example, SftSettings
     from tasks.problem import Problem
 
@@ -73,11 +76,44 @@ def accepted_before(context: StageContext) -> list[Problem]:
 
 
 def train(context: StageContext, examples: Sequence[Example], start: str, settings: SftSettings) -> dict[str, Any]:
-    """Trains into the stage's directory, with a bar; returns the numbers to show. Raises `Interrupted` when stopped."""
-    from selfrefine.sft import TrainingStopped, fine_tune
+    """Fine-tunes into the stage's directory; returns the numbers to show. Raises `Interrupted` when stopped."""
+    from selfrefine.sft import fine_tune
 
     if not examples:
         raise RunError("nothing to train on; the data have no questions with answers")
+
+    def fit(directory: Path, saves: Path, **surroundings: Any) -> dict[str, float | int]:
+        return fine_tune(examples, start, directory, saves, settings, context.seed, **surroundings)
+
+    return _trained(context, total_steps(len(examples), settings), fit)
+
+
+def reinforced(
+    context: StageContext, problems: Sequence[Problem], start: str, settings: ReinforceStage
+) -> tuple[dict[str, Any], list[str]]:
+    """Reinforces into the stage's directory; the numbers to show, and warnings. Raises `Interrupted` when stopped."""
+    from selfrefine.stepwise.reinforce import reinforce
+
+    if not problems:
+        raise RunError(f"nothing to train on; data.{settings.data} has no problems with answers")
+    warnings: list[str] = []
+
+    def message_of(problem: Problem) -> list[Message]:
+        asked: Message = {"role": "user", "content": problem.question + settings.suffix}
+        return [{"role": "system", "content": settings.system}, asked] if settings.system else [asked]
+
+    def fit(directory: Path, saves: Path, **surroundings: Any) -> dict[str, float | int]:
+        return reinforce(
+            problems, message_of, start, directory, saves, settings, context.seed, warn=warnings.append, **surroundings
+        )
+
+    return _trained(context, settings.steps, fit), warnings
+
+
+def _trained(context: StageContext, steps: int, fit: Callable[..., dict[str, float | int]]) -> dict[str, Any]:
+    """Calls `fit` with a place for the checkpoint and one for saves, shows a bar, and keeps its numbers beside."""
+    from selfrefine.training import TrainingStopped
+
     context.close_engine()
     checkpoint, saves = context.directory / "checkpoint", context.directory / "trainer"
     if (checkpoint / NUMBERS_FILE).is_file():  # Killed between here and the manifest; the runner clears what is stale.
@@ -85,7 +121,7 @@ def train(context: StageContext, examples: Sequence[Example], start: str, settin
         return dict(json.loads((checkpoint / NUMBERS_FILE).read_text(encoding="utf-8")))
     model = context.recipe.model
     seen = 0
-    with context.progress(total_steps(len(examples), settings), "training") as bar:
+    with context.progress(steps, "training") as bar:
 
         def on_log(row: Mapping[str, Any]) -> None:
             nonlocal seen
@@ -95,13 +131,9 @@ def train(context: StageContext, examples: Sequence[Example], start: str, settin
 
         try:
             with whole(checkpoint) as path:
-                numbers = fine_tune(
-                    examples,
-                    start,
+                numbers = fit(
                     path,
                     saves,
-                    settings,
-                    context.seed,
                     dtype="float32" if model.dtype == "auto" else model.dtype,
                     trust_remote_code=model.trust_remote_code,
                     on_log=on_log,

@@ -24,7 +24,9 @@ from pipelines.recipe import Recipe
 from pipelines.sections import DataSettings, ModelSettings
 from pipelines.stages import stage_classes
 from selfrefine.build import BuildSpec
-from selfrefine.sft import LoraSettings
+from selfrefine.stepwise.reinforce import RewardUse
+from selfrefine.stepwise.settings import StepCredit
+from selfrefine.training import LoraSettings
 from selfrefine.triad.hide import Split
 from selfrefine.triad.measure import MeasureSettings
 from selfrefine.triad.score import RANDOM, SCORES
@@ -32,7 +34,7 @@ from selfrefine.triad.templates import Prompts
 from tasks.registry import Entry, entries
 
 PAGE = Path("docs/recipes.md")
-_ORDER = ("tune", "generate", "filter", "update", "evaluate", "report")
+_ORDER = ("tune", "generate", "filter", "update", "reinforce", "evaluate", "report")
 _LONGEST_DEFAULT = 60
 
 # Keys whose field says nothing beyond its name. A description in the code is preferred to an entry here.
@@ -118,6 +120,8 @@ def reference() -> str:
         _section("`prompts`", Prompts),
         _section("`lora`", LoraSettings),
         _section("`measure`", MeasureSettings),
+        _section("`rewards`, each", RewardUse),
+        _section("`step_credit`", StepCredit),
         _section("`select`", _field_type(stage_classes()["filter"], "select"), _scores()),
     ]
     return "\n".join(parts)
@@ -163,7 +167,7 @@ def _shown(default: Any) -> str:
         )
     if default is None:
         return "–"
-    text = json.dumps(default, ensure_ascii=False)
+    text = json.dumps(default, ensure_ascii=False, default=lambda each: each.model_dump(exclude_defaults=True))
     if len(text) <= _LONGEST_DEFAULT:
         return _cell(f"`{text}`")
     return f"{len(default)} wordings" if isinstance(default, Sequence) and not isinstance(default, str) else "see code"

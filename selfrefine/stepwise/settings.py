@@ -18,10 +18,12 @@ class StepCredit(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    credit: Literal["outcome", "progress", "segments"] = "segments"
+    credit: Literal["outcome", "progress", "segments"] = Field(
+        "segments", description="outcome: none; progress: as published; segments: for each part between two cuts"
+    )
     outcome: str | None = Field(None, description="the reward that says success; the first one unless given")
     outcome_max: float = Field(1.0, gt=0, description="what that reward gives for success")
-    weight: float = Field(1.0, ge=0)
+    weight: float = Field(1.0, ge=0, description="of the credit; 0 runs no branch")
     branches: int = Field(2, ge=1, description="completions sampled from each cut")
     cuts: int = Field(1, ge=1, description="places in each trace where branches begin; progress takes one")
     gap: int = Field(GAP, ge=1, description="least number of tokens between two cuts")

@@ -15,7 +15,8 @@ import torch
 import selfrefine.sft as sft
 from engines.checkpoint import is_adapter, load_model, load_processor
 from engines.rendering import Renderer
-from selfrefine.sft import Example, LoraSettings, SftSettings, TrainingStopped, fine_tune
+from selfrefine.sft import Example, SftSettings, fine_tune
+from selfrefine.training import LoraSettings, TrainingStopped, last_save
 
 ARCHITECTURES = ("qwen2_5_vl", "llava")
 QUICK = SftSettings(steps=4, batch_size=4, learning_rate=1e-2, save_every=100)
@@ -37,13 +38,12 @@ def batch_of(
 
     def make(architecture: str, examples: Sequence[Example]) -> tuple[dict[str, torch.Tensor], Any, Any]:
         caught: list[Any] = []
-        real = sft._trainer
 
-        def catch(*args: Any) -> Any:
-            caught.append(real(*args))
+        def catch(trainer: Any, *args: Any) -> Any:
+            caught.append(trainer)
             raise TrainingStopped
 
-        monkeypatch.setattr(sft, "_trainer", catch)
+        monkeypatch.setattr(sft, "run", catch)
         with pytest.raises(TrainingStopped):
             train(examples, tiny(architecture), tmp_path, QUICK)
         trainer = caught[0]
@@ -171,9 +171,9 @@ def test_a_save_that_was_cut_short_is_not_resumed_from(tmp_path: Path) -> None:
     for step, complete in ((2, True), (10, True), (20, False)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if complete:
-            (tmp_path / f"checkpoint-{step}" / sft._COMPLETE).touch()
-    assert sft._last_save(tmp_path) == tmp_path / "checkpoint-10"
-    assert sft._last_save(tmp_path / "nowhere") is None
+            (tmp_path / f"checkpoint-{step}" / "complete").touch()
+    assert last_save(tmp_path) == tmp_path / "checkpoint-10"
+    assert last_save(tmp_path / "nowhere") is None
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -1,0 +1,193 @@
+"""Reinforcement learning of a language or vision-language model on problems, with rewards and step credit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from engines.base import Message
+from rewards.contract import RewardError, columns_of
+from rewards.registry import load
+from selfrefine.stepwise.settings import StepCredit
+from selfrefine.training import OWNED_KEYS as COMMON_KEYS
+from selfrefine.training import LoadedAlready, OptimiserSettings, last_save, run
+from tasks.problem import Problem
+
+OWNED_KEYS = COMMON_KEYS | {
+    "num_generations",
+    "max_completion_length",
+    "temperature",
+    "top_p",
+    "reward_weights",
+    "steps_per_generation",
+    "generation_batch_size",
+    "use_vllm",
+}
+OWN_COLUMNS = frozenset({"answer", "question", "kind"})
+"""What every problem hands to a reward; the task's own columns come on top."""
+_LAST = 10
+
+
+class RewardUse(BaseModel):
+    """A reward and its weight in the sum."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reward: str = Field(description="a name, an entry point, or path/to/file.py:function")
+    weight: float = Field(1.0, description="in the sum of all rewards")
+    options: Mapping[str, Any] = Field({}, description="arguments of the reward")
+
+    @property
+    def name(self) -> str:
+        """What it is called in logs and as `step_credit.outcome`: the function alone where it is one of a file."""
+        return self.reward.rpartition(":")[2]
+
+
+class ReinforceSettings(OptimiserSettings):
+    """How a reinforcement stage trains."""
+
+    steps: int = Field(100, ge=1, description="optimiser steps")
+    prompts: int = Field(8, ge=1, description="problems in one optimiser step")
+    group: int = Field(8, ge=2, description="completions of each problem")
+    learning_rate: float = Field(1e-6, gt=0)
+    max_new_tokens: int = Field(256, ge=1)
+    temperature: float = Field(1.0, gt=0, description="at which completions and branches are sampled")
+    top_p: float = Field(1.0, gt=0, le=1)
+    rewards: Sequence[RewardUse] = Field(
+        (RewardUse(reward="exact_match"),), min_length=1, description="what completions are graded by, added up"
+    )
+    step_credit: StepCredit = Field(StepCredit(), description="credit for progress inside a completion")
+
+    @model_validator(mode="after")
+    def _whole_passes(self) -> ReinforceSettings:
+        if self.prompts * self.group % self.accumulate:
+            raise ValueError(
+                f"prompts {self.prompts} × group {self.group} cannot be split into {self.accumulate} equal passes"
+            )
+        names = [each.name for each in self.rewards]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two rewards are called `{next(n for n in names if names.count(n) > 1)}`")
+        if self.step_credit.outcome not in (None, *names):
+            there = ", ".join(names)
+            raise ValueError(
+                f"step_credit.outcome: no reward is called `{self.step_credit.outcome}`; there are: {there}"
+            )
+        return self
+
+
+def missing_column(use: RewardUse, columns: Sequence[str]) -> str | None:
+    """A line that names the column that a reward wants and problems do not have; None where all are there."""
+    wanted = [name for name in columns_of(load(use.reward, use.options)) if name not in columns]
+    if not wanted:
+        return None
+    return f"reward `{use.name}` wants the column {wanted[0]!r}; there are: {', '.join(sorted(columns))}"
+
+
+def reinforce(
+    problems: Sequence[Problem],
+    message_of: Callable[[Problem], Sequence[Message]],
+    checkpoint: str,
+    directory: Path,
+    saves: Path,
+    settings: ReinforceSettings,
+    seed: int,
+    *,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    on_log: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    warn: Callable[[str], None] = lambda line: None,
+) -> dict[str, float | int]:
+    """Trains `checkpoint` on completions of its own and writes the result to `directory`, as `fine_tune` does.
+
+    Returns the means of the rewards over the first and the last ten steps, and how many tokens branches took.
+
+    Raises:
+        RewardError: a reward cannot be found or called, or scored nothing for many batches.
+        TrainingStopped: `should_stop`, asked after every step, was true.
+    """
+    from peft import PeftModel
+    from trl import GRPOConfig
+
+    from engines.checkpoint import load_model, load_processor
+    from rewards.watch import Watched
+    from selfrefine.stepwise.trainer import StepCreditTrainer
+
+    if not problems:
+        raise ValueError("there is nothing to train on: no problems")
+    columns = _columns(problems)
+    for use in settings.rewards:
+        if line := missing_column(use, sorted({*OWN_COLUMNS, *columns})):
+            raise RewardError(line)
+    processor = load_processor(checkpoint, trust_remote_code=trust_remote_code)
+    resume = last_save(saves)
+    model = load_model(str(resume or checkpoint), dtype=dtype, trust_remote_code=trust_remote_code, merge=False)
+    settings.set_trainable(model)
+    config = GRPOConfig(
+        per_device_train_batch_size=settings.prompts * settings.group // settings.accumulate,
+        max_steps=settings.steps,
+        num_generations=settings.group,
+        max_completion_length=settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        reward_weights=[use.weight for use in settings.rewards],
+        **settings.config(saves, seed),
+    )
+    config._n_gpu = min(config.n_gpu, 1)  # Trainer would put a batch on each device that it sees.
+
+    class _Trainer(LoadedAlready, StepCreditTrainer):
+        pass
+
+    trainer = _Trainer(
+        model=model,
+        args=config,
+        reward_funcs=[
+            Watched(load(use.reward, use.options), use.name, settings.group, warn) for use in settings.rewards
+        ],
+        train_dataset=_dataset(problems, message_of, columns),
+        processing_class=processor,
+        peft_config=settings.lora.config() if settings.lora and not isinstance(model, PeftModel) else None,
+        step_credit=settings.step_credit,
+    )
+    run(trainer, resume, processor, directory, on_log, should_stop, _is_logged)
+    history = [row for row in trainer.state.log_history if "loss" in row]
+    numbers: dict[str, float | int] = {"steps": trainer.state.global_step, "problems": len(problems)}
+    for use in settings.rewards:
+        curve = [row[f"rewards/{use.name}/mean"] for row in history]
+        numbers[f"{use.name}, first steps"] = sum(curve[:_LAST]) / len(curve[:_LAST])
+        numbers[f"{use.name}, last steps"] = sum(curve[-_LAST:]) / len(curve[-_LAST:])
+    numbers["branch tokens"] = int(sum(row.get("step_aware/branch_tokens", 0) for row in history))
+    return numbers
+
+
+def _is_logged(name: str) -> bool:
+    return not name.startswith(("sampling/", "clip_ratio/", "total_")) and name not in ("epoch", "step_time")
+
+
+def _columns(problems: Sequence[Problem]) -> list[str]:
+    return list(dict.fromkeys(name for problem in problems for name in problem.columns))
+
+
+def _dataset(
+    problems: Sequence[Problem], message_of: Callable[[Problem], Sequence[Message]], columns: Sequence[str]
+) -> Any:
+    """A row for each problem, made when its batch is, so that an image is opened then and columns keep their types."""
+    from datasets import Dataset
+
+    from engines.rendering import open_image
+
+    with_images = any(problem.image for problem in problems)
+
+    def rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        chosen = [problems[number] for number in batch["number"]]
+        return {
+            "prompt": [[dict(turn) for turn in message_of(problem)] for problem in chosen],
+            **({"image": [open_image(p.image) if p.image else None for p in chosen]} if with_images else {}),
+            **{name: [getattr(problem, name) for problem in chosen] for name in sorted(OWN_COLUMNS)},
+            **{name: [problem.columns.get(name) for problem in chosen] for name in columns},
+        }
+
+    return Dataset.from_dict({"number": range(len(problems))}).with_transform(rows)

@@ -1,0 +1,192 @@
+"""What every training with a trainer of TRL's shares: settings, saves that are whole, a log of each step, a stop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engines.settings import INERT
+
+# Set by Trivium itself; a recipe's `trl:` mapping may not touch them.
+OWNED_KEYS = frozenset(
+    {
+        "output_dir",
+        "seed",
+        "data_seed",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "learning_rate",
+        "num_train_epochs",
+        "max_steps",
+        "bf16",
+        "fp16",
+        "save_strategy",
+        "save_steps",
+        "save_total_limit",
+        "overwrite_output_dir",
+        "remove_unused_columns",
+        "report_to",
+        "use_cpu",
+        "logging_steps",
+    }
+)
+_VISION = r".*\b(visual|vision_tower|vision_model)\b.*"
+_COMPLETE = "complete"
+
+
+class LoraSettings(BaseModel):
+    """Low-rank adapters on the language model's linear layers; the vision encoder stays as it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    r: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str = "all-linear"
+
+    def config(self) -> Any:
+        """PEFT's configuration."""
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=self.r,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=self.target_modules,
+            exclude_modules=_VISION,
+            task_type="CAUSAL_LM",
+        )
+
+
+class OptimiserSettings(BaseModel):
+    """What is trained, and in which steps."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    accumulate: int = Field(1, ge=1, description="forward passes that one step is split into")
+    learning_rate: float = Field(2e-5, gt=0)
+    freeze_vision: bool = False
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the forward pass; auto: bfloat16 on a GPU that computes in it, float32 elsewhere"
+    )
+    lora: LoraSettings | None = None
+    save_every: int = Field(
+        500, ge=1, description="steps between the points from which a stopped stage resumes", json_schema_extra=INERT
+    )
+    trl: Mapping[str, Any] = Field({}, description="further options of TRL's config")
+
+    def set_trainable(self, model: Any) -> None:
+        """Freezes what is not to be trained."""
+        if self.freeze_vision:
+            for name, parameter in model.named_parameters():
+                # The projector between the two is trained, as in the paper (arXiv 2510.10487, section 4.1).
+                if re.fullmatch(_VISION, name) and ".merger." not in name:
+                    parameter.requires_grad_(False)
+
+    def config(self, saves: Path, seed: int) -> dict[str, Any]:
+        """Arguments of TRL's config classes that all trainings have."""
+        import torch
+
+        gpu = torch.cuda.is_available()
+        # On CPUs, even those that multiply bfloat16 in hardware, small models train slower in it (docs/performance.md).
+        fast = self.precision == "auto" and gpu and torch.cuda.is_bf16_supported()
+        return {
+            "output_dir": str(saves),
+            "seed": seed,
+            "data_seed": seed,
+            "gradient_accumulation_steps": self.accumulate,
+            "learning_rate": self.learning_rate,
+            "remove_unused_columns": False,
+            "bf16": self.precision == "bfloat16" or fast,
+            "use_cpu": not gpu,
+            "logging_steps": 1,  # means over several steps would depend on where a resumed training began
+            "save_strategy": "steps",
+            "save_steps": self.save_every,
+            "save_total_limit": 2,  # the older goes only once the newer is whole
+            "report_to": [],
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 0.03,
+            "gradient_checkpointing": False,
+            **self.trl,
+        }
+
+
+class TrainingStopped(Exception):
+    """`should_stop` said so; the training is saved and a later call goes on from there."""
+
+
+class LoadedAlready:
+    """Beside a trainer class: keeps Trainer from loading a save's weights.
+
+    They are in the model already. Trainer would look for them under the names in memory, which for vision-language
+    models are not those in the file, and go on without them.
+    """
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+def last_save(saves: Path) -> Path | None:
+    """The newest save that was written whole."""
+    whole = [path.parent for path in saves.glob(f"checkpoint-*/{_COMPLETE}")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def run(
+    trainer: Any,
+    resume: Path | None,
+    processor: Any,
+    directory: Path,
+    on_log: Callable[[Mapping[str, Any]], None],
+    should_stop: Callable[[], bool],
+    logged: Callable[[str], bool],
+) -> None:
+    """Trains to the end and writes the checkpoint to `directory`. `on_log` gets the numbers whose names are `logged`.
+
+    Raises:
+        TrainingStopped: `should_stop`, asked after every step, was true; what is done is saved.
+    """
+    from transformers import PrinterCallback, ProgressCallback
+
+    trainer.add_callback(_watch(on_log, should_stop, logged))
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise TrainingStopped(f"step {trainer.state.global_step} of {trainer.state.max_steps}")
+    # Trainer puts the tokenizer's end token before those it finds, at each start: once more at each resume.
+    ends = trainer.model.generation_config.eos_token_id
+    if isinstance(ends, list):
+        trainer.model.generation_config.eos_token_id = list(dict.fromkeys(ends))
+    trainer.save_model(str(directory))
+    processor.save_pretrained(str(directory))
+    # No part of a checkpoint: a pickle of the arguments, which holds paths.
+    (directory / "training_args.bin").unlink(missing_ok=True)
+
+
+def _watch(
+    on_log: Callable[[Mapping[str, Any]], None], should_stop: Callable[[], bool], logged: Callable[[str], bool]
+) -> Any:
+    from transformers import TrainerCallback
+
+    class _Watch(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if logs and "loss" in logs:  # The summary at the end speaks of this call alone, which may have resumed.
+                kept = {key: value for key, value in logs.items() if logged(key)}
+                on_log({"step": state.global_step, "steps": state.max_steps, **kept})
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step >= state.max_steps:
+                control.should_save = False  # Nothing is left to resume; from such a save Trainer takes a step more.
+            elif should_stop():
+                control.should_save = control.should_training_stop = True
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            # Written last: a save without it was cut short and is not resumed from.
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+
+    return _Watch()

@@ -1,0 +1,160 @@
+"""Reinforcement learns, resumes as if never stopped, and sees images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from engines.base import Message
+from rewards.contract import RewardError
+from selfrefine.build import BuildSpec, build_vlm
+from selfrefine.stepwise.reinforce import ReinforceSettings, reinforce
+from selfrefine.training import TrainingStopped
+from tasks.problem import Problem
+
+REWARD = """
+def vowels(prompts, completions, *, letters, **columns):
+    \"\"\"The share of a completion that is made of the wanted letters.\"\"\"
+    texts = [each if isinstance(each, str) else each[-1]["content"] for each in completions]
+    return [sum(sign in wanted for sign in text) / max(8, len(text)) for text, wanted in zip(texts, letters)]
+
+def some(prompts, completions, *, letters, **columns):
+    return [float(value > 0.3) for value in vowels(prompts, completions, letters=letters)]
+"""
+
+
+@pytest.fixture(scope="module")
+def rewards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("rewards") / "letters.py"
+    path.write_text(REWARD)
+    return str(path)
+
+
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "llava"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    sizes = {"hidden_size": 32, "layers": 1, "heads": 2, "kv_heads": 1, "vocab_size": 300, "max_length": 256}
+    seeing = {"vision_hidden_size": 32, "vision_layers": 1, "vision_heads": 2, "image_size": 32}
+    path = tmp_path_factory.mktemp("model")
+    build_vlm(BuildSpec(architecture=request.param, **(sizes | seeing)), ["what is it? a e"], path, seed=0)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory: pytest.TempPathFactory) -> list[Problem]:
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    made = []
+    for i in range(8):
+        path = folder / f"{i}.png"
+        Image.fromarray(generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(path)
+        made.append(Problem(f"{i}", f"what is {i}?", "a", str(path), f"{i}", columns={"letters": "aeiou"}))
+    return made
+
+
+def ask(problem: Problem) -> Sequence[Message]:
+    return [{"role": "user", "content": problem.question}]
+
+
+def settings(file: str, **changes: Any) -> ReinforceSettings:
+    return ReinforceSettings.model_validate(
+        {
+            "steps": 6, "prompts": 2, "group": 4, "max_new_tokens": 12, "learning_rate": 3e-3, "save_every": 2,
+            "rewards": [{"reward": f"{file}:some"}], "step_credit": {"gap": 1, "cuts": 2}, **changes,
+        }
+    )  # fmt: skip
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        found |= load_file(path)
+    return found
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}])
+def test_it_sees_images_and_writes_a_checkpoint_that_an_engine_opens(
+    model: str, problems: list[Problem], rewards: str, tmp_path: Path, lora: Any
+) -> None:
+    from engines.base import Decoding, Request
+    from engines.open import open_engine
+    from engines.settings import TransformersSettings
+
+    numbers = reinforce(
+        problems, ask, model, tmp_path / "out", tmp_path / "saves", settings(rewards, steps=2, lora=lora), seed=1
+    )
+    assert numbers["steps"] == 2 and numbers["problems"] == 8
+    engine = open_engine(TransformersSettings.model_validate({}), tmp_path / "out")
+    request = Request("0", ask(problems[0]), problems[0].image, Decoding(4), 0)
+    assert [each.id for each in engine.generate([request])] == ["0"]
+    engine.close()
+
+
+def test_it_learns_what_is_rewarded(problems: list[Problem], rewards: str, tiny_text: str, tmp_path: Path) -> None:
+    plain = [Problem(p.id, p.question, p.answer, columns=p.columns) for p in problems]
+    uses = [{"reward": f"{rewards}:vowels"}]
+    chosen = settings(rewards, steps=40, prompts=4, group=8, learning_rate=1e-2, rewards=uses,
+                      step_credit={"credit": "outcome", "group_filter": "none"})  # fmt: skip
+    numbers = reinforce(plain, ask, tiny_text, tmp_path / "out", tmp_path / "saves", chosen, seed=1)
+    assert numbers["vowels, last steps"] > numbers["vowels, first steps"] + 0.15, numbers
+
+
+@pytest.fixture(scope="module")
+def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    sizes = {"hidden_size": 32, "layers": 1, "heads": 2, "kv_heads": 1, "vocab_size": 300, "max_length": 256}
+    seeing = {"vision_hidden_size": 32, "vision_layers": 1, "vision_heads": 2, "image_size": 32}
+    path = tmp_path_factory.mktemp("text")
+    build_vlm(BuildSpec(architecture="qwen2_5_vl", **(sizes | seeing)), ["what is it? a e"], path, seed=0)
+    return str(path)
+
+
+def test_a_stopped_training_ends_with_the_same_weights(
+    tiny_text: str, problems: list[Problem], rewards: str, tmp_path: Path
+) -> None:
+    chosen = settings(rewards)
+    reinforce(problems, ask, tiny_text, tmp_path / "whole", tmp_path / "saves", chosen, seed=1)
+    asked = 0
+
+    def third_step() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 3
+
+    with pytest.raises(TrainingStopped, match="step 3 of 6"):
+        reinforce(
+            problems, ask, tiny_text, tmp_path / "out", tmp_path / "stopped", chosen, seed=1, should_stop=third_step
+        )
+    reinforce(problems, ask, tiny_text, tmp_path / "out", tmp_path / "stopped", chosen, seed=1)
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "out")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_reward_that_wants_another_column_is_named(
+    tiny_text: str, problems: list[Problem], rewards: str, tmp_path: Path
+) -> None:
+    bare = [Problem("0", "what?", "a")]
+    with pytest.raises(RewardError, match="wants the column 'letters'; there are: answer, kind, question"):
+        reinforce(bare, ask, tiny_text, tmp_path / "out", tmp_path / "saves", settings(rewards), seed=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"prompts": 3, "group": 5, "accumulate": 2}, "prompts 3 × group 5 cannot be split into 2"),
+        ({"group": 1}, "group"),
+        ({"temperature": 0}, "temperature"),
+        ({"rewards": [{"reward": "number"}, {"reward": "number"}]}, "two rewards are called `number`"),
+        ({"step_credit": {"outcome": "maths"}}, "no reward is called `maths`; there are: some"),
+        ({"step_credit": {"credits": "segments"}}, "credits"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(rewards: str, changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        settings(rewards, **changes)
