@@ -71,7 +71,7 @@ def test_pairs_are_compared_for_a_reason(run_directory: Path) -> None:
 
 def test_provenance_says_how(run_directory: Path) -> None:
     provenance = result_of(run_directory / "evaluate")["provenance"]
-    assert provenance["quote"].startswith("easy-vqa:test · 240/240 · greedy · at most 64 tokens · exact_match v1")
+    assert provenance["quote"].startswith("easy-vqa:test · 240/240 · greedy · at most 64 tokens · exact_match v2")
     assert provenance["first_prompt"][-1]["role"] == "user"
     assert set(provenance["checkpoints"]) == set(CHECKPOINTS)
     assert {"python", "numpy"} <= set(provenance["packages"])
