@@ -70,11 +70,11 @@ DEEP = [
     "{" * 100_000,
 ]
 ODD = [
-    "\x1b[2J\x1b[31mblue\x1b[0m",
-    "\x1b]0;title\x07blue",
-    "\x00\x00blue\x00",
+    "\x1b[2J\x1b[31mmauve\x1b[0m",
+    "\x1b]0;title\x07mauve",
+    "\x00\x00mauve\x00",
     "\u202egnorw\u202c",
-    "\ufeffblue\u200b\u200d",
+    "\ufeffmauve\u200b\u200d",
     "r\u0300e\u0301d\u0302" * 5_000,
     "٣٤٥",
     "１２３",
