@@ -11,10 +11,8 @@ from pipelines.errors import Interrupted, RunError
 from pipelines.files import remove, whole
 
 if TYPE_CHECKING:
-    from engines.base import Message
     from pipelines.context import StageContext
     from pipelines.sections import ModelSettings
-    from pipelines.stages.reinforce import ReinforceStage
     from selfrefine.sft import Example, SftSettings
     from tasks.problem import Problem
 
@@ -85,33 +83,14 @@ def train(context: StageContext, examples: Sequence[Example], start: str, settin
     def fit(directory: Path, saves: Path, **surroundings: Any) -> dict[str, float | int]:
         return fine_tune(examples, start, directory, saves, settings, context.seed, **surroundings)
 
-    return _trained(context, total_steps(len(examples), settings), fit)
+    return trained(context, total_steps(len(examples), settings), fit)
 
 
-def reinforced(
-    context: StageContext, problems: Sequence[Problem], start: str, settings: ReinforceStage
-) -> tuple[dict[str, Any], list[str]]:
-    """Reinforces into the stage's directory; the numbers to show, and warnings. Raises `Interrupted` when stopped."""
-    from selfrefine.stepwise.reinforce import reinforce
+def trained(context: StageContext, steps: int, fit: Callable[..., dict[str, float | int]]) -> dict[str, Any]:
+    """Calls `fit` with a place for the checkpoint and one for saves, shows a bar, and keeps its numbers beside.
 
-    if not problems:
-        raise RunError(f"nothing to train on; data.{settings.data} has no problems with answers")
-    warnings: list[str] = []
-
-    def message_of(problem: Problem) -> list[Message]:
-        asked: Message = {"role": "user", "content": problem.question + settings.suffix}
-        return [{"role": "system", "content": settings.system}, asked] if settings.system else [asked]
-
-    def fit(directory: Path, saves: Path, **surroundings: Any) -> dict[str, float | int]:
-        return reinforce(
-            problems, message_of, start, directory, saves, settings, context.seed, warn=warnings.append, **surroundings
-        )
-
-    return _trained(context, settings.steps, fit), warnings
-
-
-def _trained(context: StageContext, steps: int, fit: Callable[..., dict[str, float | int]]) -> dict[str, Any]:
-    """Calls `fit` with a place for the checkpoint and one for saves, shows a bar, and keeps its numbers beside."""
+    Raises `Interrupted` when stopped.
+    """
     from selfrefine.training import TrainingStopped
 
     context.close_engine()

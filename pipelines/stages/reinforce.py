@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from pipelines.errors import RunError
 from pipelines.stage import Number, StageResult, TrainingSettings
-from pipelines.training import reinforced, start_checkpoint
+from pipelines.training import start_checkpoint, trained
 from selfrefine.stepwise.reinforce import OWNED_KEYS, ReinforceSettings
 
 if TYPE_CHECKING:
+    from engines.base import Message
     from pipelines.context import StageContext
     from pipelines.recipe import Recipe
+    from tasks.problem import Problem
 
 
 class ReinforceStage(ReinforceSettings, TrainingSettings):
@@ -45,9 +49,25 @@ class ReinforceStage(ReinforceSettings, TrainingSettings):
                 yield f"{self.name}.rewards: {error}"
 
     def run(self, context: StageContext) -> StageResult:
+        from selfrefine.stepwise.reinforce import reinforce
+
         rows = context.rows(self.data)
+        if not rows.problems:
+            raise RunError(f"nothing to train on; data.{self.data} has no problems with answers")
         start = start_checkpoint(context, self.accepts)
-        numbers, warnings = reinforced(context, rows.problems, start, self)
+        warnings: list[str] = []
+
+        def fit(directory: Path, saves: Path, **surroundings: Any) -> dict[str, float | int]:
+            return reinforce(
+                rows.problems, self._messages, start, directory, saves, self, context.seed, warn=warnings.append,
+                **surroundings,
+            )  # fmt: skip
+
+        numbers = trained(context, self.steps, fit)
         return StageResult(
             len(rows.problems) + sum(rows.left_out.values()), len(rows.problems), rows.left_out, numbers, warnings
         )
+
+    def _messages(self, problem: Problem) -> list[Message]:
+        asked: Message = {"role": "user", "content": problem.question + self.suffix}
+        return [{"role": "system", "content": self.system}, asked] if self.system else [asked]
