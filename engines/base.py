@@ -16,6 +16,12 @@ Message = Mapping[str, str]
 """One chat turn: `{"role": "system" | "user" | "assistant", "content": TEXT}`. Images travel beside the messages."""
 
 
+def turns(text: str, system: str | None) -> list[Message]:
+    """A user turn, behind the system prompt where there is one."""
+    user: Message = {"role": "user", "content": text}
+    return [user] if system is None else [{"role": "system", "content": system}, user]
+
+
 class EngineError(RuntimeError):
     """An engine cannot do what was asked, for a reason the user can act on. The message is one line."""
 

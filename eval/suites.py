@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from engines.base import Decoding, Message
+from engines.base import Decoding, Message, turns
 from eval import extract
 from rewards import registry
 from tasks.problem import Problem
@@ -48,8 +48,7 @@ class Suite:
 
     def messages(self, problem: Problem) -> list[Message]:
         """The turns that put a problem to the model."""
-        turns: list[Message] = [{"role": "user", "content": problem.question + self.suffix}]
-        return turns if self.system is None else [{"role": "system", "content": self.system}, *turns]
+        return turns(problem.question + self.suffix, self.system)
 
 
 def digest(settings: Mapping[str, Any]) -> str:

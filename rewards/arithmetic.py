@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import operator
 import re
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 MOST_CHARACTERS = 200
@@ -18,7 +20,12 @@ _LATEX = (
     (re.compile(r"\\(?:left|right|[,;! ])|\$"), ""),
 )
 _ALLOWED = re.compile(r"[0-9+\-*/() \t\n]*")
-_OPERATIONS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
+_OPERATIONS: Mapping[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 
 
 class NoExpression(ValueError):
@@ -60,14 +67,8 @@ def _value(node: ast.expr, numbers: list[int]) -> Fraction:
         return -value if isinstance(node.op, ast.USub) else value
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
         left, right = _value(node.left, numbers), _value(node.right, numbers)
-        match _OPERATIONS[type(node.op)]:
-            case "+":
-                return left + right
-            case "-":
-                return left - right
-            case "*":
-                return left * right
-            case _ if right:
-                return left / right
-        raise NoExpression("divides by zero")
+        try:
+            return _OPERATIONS[type(node.op)](left, right)
+        except ZeroDivisionError:
+            raise NoExpression("divides by zero") from None
     raise NoExpression("neither a number nor one of + - * /")

@@ -20,7 +20,6 @@ MOST_FACTORIAL = 1_000
 _WORKER = "rewards.maths_worker"
 
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", re.ASCII)
-_CUE = re.compile(r"####")
 _DIGITS = re.compile(r"\d+")
 _EXPONENT = re.compile(r"(?:\^|\*\*)\s*\{?\s*[-+(]?\s*(\d+)")
 _FACTORIAL = re.compile(r"(\d+)\s*\}?\)?\s*!")
@@ -91,7 +90,7 @@ def as_number(text: str) -> Fraction | None:
 
 def after_cue(gold: str | None) -> str | None:
     """What follows `####` in a gold answer, the whole where there is none; None where nothing is left."""
-    return None if gold is None else _CUE.split(gold)[-1].strip() or None
+    return None if gold is None else gold.rpartition("####")[2].strip() or None
 
 
 def too_large(text: str) -> bool:

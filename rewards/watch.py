@@ -33,7 +33,7 @@ class Watched:
         self.notes.update(found.counts)
         log = columns.get("log_metric")
         if log is not None:
-            for reason in sorted({*self.notes}):
+            for reason in sorted(self.notes):
                 log(f"rewards/{self.__name__}/{reason}", found.counts[reason] / len(completions))
         self._look(found.values)
         return found.values

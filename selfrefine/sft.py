@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from engines.base import Message
 from engines.rendering import Renderer
 from selfrefine.training import OWNED_KEYS as COMMON_KEYS
-from selfrefine.training import LoadedAlready, OptimiserSettings, last_save, run
+from selfrefine.training import LoadedAlready, OptimiserSettings, begin, on_one_device, run
 
 OWNED_KEYS = COMMON_KEYS | {"completion_only_loss", "assistant_only_loss", "max_length"}
 _LOGGED = frozenset({"loss", "grad_norm", "learning_rate", "mean_token_accuracy", "epoch"})
@@ -65,17 +65,11 @@ def fine_tune(
     with the same weights; the caller removes `saves` once the result is safe. `should_stop` is asked after every step;
     a stop saves first and raises `TrainingStopped`. The `loss` returned is the mean over the last ten steps.
     """
-    from peft import PeftModel
     from trl import SFTConfig, SFTTrainer
-
-    from engines.checkpoint import load_model, load_processor
 
     if not examples:
         raise ValueError("there is nothing to train on: no examples")
-    processor = load_processor(checkpoint, trust_remote_code=trust_remote_code)
-    resume = last_save(saves)
-    model = load_model(str(resume or checkpoint), dtype=dtype, trust_remote_code=trust_remote_code, merge=False)
-    settings.set_trainable(model)
+    processor, model, resume, adapter = begin(checkpoint, saves, settings, dtype, trust_remote_code)
     config = SFTConfig(
         per_device_train_batch_size=settings.batch_size // settings.accumulate,
         num_train_epochs=settings.epochs,
@@ -84,17 +78,16 @@ def fine_tune(
         max_length=None,  # a cut could fall inside an image's tokens
         **settings.config(saves, seed),
     )
-    config._n_gpu = min(config.n_gpu, 1)  # Trainer would put a batch on each device that it sees.
 
     class _Trainer(LoadedAlready, SFTTrainer):  # type: ignore[misc]
         pass
 
     trainer = _Trainer(
         model=model,
-        args=config,
+        args=on_one_device(config),
         train_dataset=_dataset(examples, Renderer(processor, model.config)),
         processing_class=processor,
-        peft_config=settings.lora.config() if settings.lora and not isinstance(model, PeftModel) else None,
+        peft_config=adapter,
     )
     # Vision-language classes say that their forward takes no token count, so Trainer would give none and a step of
     # several passes be a mean of means. TRL computes the loss itself, from the count of the whole step.

@@ -115,6 +115,31 @@ class OptimiserSettings(BaseModel):
         }
 
 
+def begin(
+    checkpoint: str, saves: Path, settings: OptimiserSettings, dtype: str, trust_remote_code: bool
+) -> tuple[Any, Any, Path | None, Any]:
+    """(processor, model, save that is resumed from, configuration of a new adapter).
+
+    The model is that of the save where there is one; an adapter that it has already is trained further.
+    """
+    from peft import PeftModel
+
+    from engines.checkpoint import load_model, load_processor
+
+    processor = load_processor(checkpoint, trust_remote_code=trust_remote_code)
+    resume = last_save(saves)
+    model = load_model(str(resume or checkpoint), dtype=dtype, trust_remote_code=trust_remote_code, merge=False)
+    settings.set_trainable(model)
+    adapter = settings.lora.config() if settings.lora and not isinstance(model, PeftModel) else None
+    return processor, model, resume, adapter
+
+
+def on_one_device(config: Any) -> Any:
+    """The same config: Trainer would put a batch on each device that it sees."""
+    config._n_gpu = min(config.n_gpu, 1)
+    return config
+
+
 class TrainingStopped(Exception):
     """`should_stop` said so; the training is saved and a later call goes on from there."""
 

@@ -42,21 +42,21 @@ def check(split: str) -> str | None:
     return None
 
 
+@cache
 def count(split: str) -> int:
     """How many images a split has."""
-    numbers = (int(path.stem) for path in (_data() / ("test" if split == "test" else "train") / "images").glob("*.png"))
-    return sum(split == "test" or _held_out(number) == (split == "validation") for number in numbers)
+    return sum(_belongs(int(path.stem), split) for path in (_data() / _folder(split) / "images").glob("*.png"))
 
 
 def load(split: str) -> Rows:
     """The questions of a split, grouped by image, and its images. Raises `TaskError` for an unknown split."""
     check(split)
-    folder = "test" if split == "test" else "train"
+    folder = _folder(split)
     directory = _data() / folder
     images = f"{directory / 'images'}{os.sep}"  # text, because a Path for each of 34,000 questions takes long
     problems = []
     for number, (question, answer, image) in enumerate(json.loads((directory / "questions.json").read_text())):
-        if folder == "train" and _held_out(image) != (split == "validation"):
+        if not _belongs(image, split):
             continue
         cluster = f"{folder}-{image}"
         path = f"{images}{image}.png"
@@ -123,8 +123,13 @@ def _possible() -> dict[str, tuple[frozenset[str], frozenset[str]]]:
 
 
 @cache  # ten questions share an image
-def _held_out(image: int) -> bool:
-    return uniform("easy-vqa validation", image) < _VALIDATION_SHARE
+def _folder(split: str) -> str:
+    return "test" if split == "test" else "train"
+
+
+def _belongs(image: int, split: str) -> bool:
+    """Whether an image of the split's folder is of the split: a part of the training images is held out."""
+    return split == "test" or (uniform("easy-vqa validation", image) < _VALIDATION_SHARE) == (split == "validation")
 
 
 @lru_cache(1)

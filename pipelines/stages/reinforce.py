@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from engines.base import turns
 from pipelines.errors import RunError
 from pipelines.stage import Number, StageResult, TrainingSettings
 from pipelines.training import start_checkpoint, trained
@@ -69,5 +70,4 @@ class ReinforceStage(ReinforceSettings, TrainingSettings):
         )
 
     def _messages(self, problem: Problem) -> list[Message]:
-        asked: Message = {"role": "user", "content": problem.question + self.suffix}
-        return [{"role": "system", "content": self.system}, asked] if self.system else [asked]
+        return turns(problem.question + self.suffix, self.system or None)

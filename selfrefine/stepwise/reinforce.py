@@ -13,7 +13,7 @@ from rewards.contract import RewardError, columns_of
 from rewards.registry import load
 from selfrefine.stepwise.settings import StepCredit
 from selfrefine.training import OWNED_KEYS as COMMON_KEYS
-from selfrefine.training import LoadedAlready, OptimiserSettings, last_save, run
+from selfrefine.training import LoadedAlready, OptimiserSettings, begin, on_one_device, run
 from tasks.problem import Problem
 
 OWNED_KEYS = COMMON_KEYS | {
@@ -109,10 +109,8 @@ def reinforce(
         RewardError: a reward cannot be found or called, or scored nothing for many batches.
         TrainingStopped: `should_stop`, asked after every step, was true.
     """
-    from peft import PeftModel
     from trl import GRPOConfig
 
-    from engines.checkpoint import load_model, load_processor
     from rewards.watch import Watched
     from selfrefine.stepwise.trainer import StepCreditTrainer
 
@@ -122,10 +120,7 @@ def reinforce(
     for use in settings.rewards:
         if line := missing_column(use, sorted({*OWN_COLUMNS, *columns})):
             raise RewardError(line)
-    processor = load_processor(checkpoint, trust_remote_code=trust_remote_code)
-    resume = last_save(saves)
-    model = load_model(str(resume or checkpoint), dtype=dtype, trust_remote_code=trust_remote_code, merge=False)
-    settings.set_trainable(model)
+    processor, model, resume, adapter = begin(checkpoint, saves, settings, dtype, trust_remote_code)
     config = GRPOConfig(
         per_device_train_batch_size=settings.prompts * settings.group // settings.accumulate,
         max_steps=settings.steps,
@@ -136,20 +131,19 @@ def reinforce(
         reward_weights=[use.weight for use in settings.rewards],
         **settings.config(saves, seed),
     )
-    config._n_gpu = min(config.n_gpu, 1)  # Trainer would put a batch on each device that it sees.
 
     class _Trainer(LoadedAlready, StepCreditTrainer):
         pass
 
     trainer = _Trainer(
         model=model,
-        args=config,
+        args=on_one_device(config),
         reward_funcs=[
             Watched(load(use.reward, use.options), use.name, settings.group, warn) for use in settings.rewards
         ],
         train_dataset=_dataset(problems, message_of, columns),
         processing_class=processor,
-        peft_config=settings.lora.config() if settings.lora and not isinstance(model, PeftModel) else None,
+        peft_config=adapter,
         step_credit=settings.step_credit,
     )
     run(trainer, resume, processor, directory, on_log, should_stop, _is_logged)

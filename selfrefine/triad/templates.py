@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engines.base import Message
+from engines.base import Message, turns
 from tasks.draw import seed64
 
 QUESTION_LABEL = "Instruction:"
@@ -70,8 +70,7 @@ class Prompts(BaseModel):
         return self._turns(question)
 
     def _turns(self, text: str) -> list[Message]:
-        user: Message = {"role": "user", "content": text}
-        return [{"role": "system", "content": self.system}, user] if self.system else [user]
+        return turns(text, self.system or None)
 
 
 def render_pair(question: str, answer: str) -> str:
