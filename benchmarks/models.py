@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from selfrefine.build import BuildSpec, build_vlm
+from selfrefine.build import BuildSpec, build_model
 
 QUESTIONS = (
     "what shape is in the image?", "what color is the shape?", "is there a circle?", "is there a red shape?",
@@ -23,7 +23,7 @@ def build(directory: Path, *, hidden_size: int = 128, layers: int = 4) -> Path:
     """A model with random weights. The defaults are the quickstart's sizes."""
     checkpoint = directory / f"model-{hidden_size}-{layers}"
     spec = BuildSpec(hidden_size=hidden_size, layers=layers, heads=hidden_size // 32, kv_heads=2)
-    build_vlm(spec, [*QUESTIONS, *TARGETS], checkpoint, seed=0)
+    build_model(spec, [*QUESTIONS, *TARGETS], checkpoint, seed=0)
     return checkpoint
 
 

@@ -94,5 +94,11 @@ def load_model(path: str, *, dtype: str = "auto", trust_remote_code: bool = Fals
     return model.eval()
 
 
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Tokens that end a completion: those of the generation config and the tokenizer's."""
+    found = model.generation_config.eos_token_id
+    return {i for i in (*(found if isinstance(found, list) else [found]), tokenizer.eos_token_id) if i is not None}
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.base import Engine
-from engines.settings import EndpointSettings, EngineSettings, VllmSettings
+from engines.settings import DiffusionSettings, EndpointSettings, EngineSettings, VllmSettings
 
 
 def open_engine(settings: EngineSettings, checkpoint: str | Path) -> Engine:
@@ -18,6 +18,10 @@ def open_engine(settings: EngineSettings, checkpoint: str | Path) -> Engine:
         from engines.endpoint import EndpointEngine
 
         return EndpointEngine(settings, str(checkpoint))
+    if isinstance(settings, DiffusionSettings):
+        from engines.diffusion import DiffusionEngine
+
+        return DiffusionEngine.open(settings, str(checkpoint))
     from engines.transformers import TransformersEngine
 
     return TransformersEngine.open(settings, str(checkpoint))

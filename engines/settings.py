@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 INERT: dict[str, JsonValue] = {"inert": True}
 """Marks a field that changes how fast or where a result is made, and not the result: no reason to make it again."""
@@ -64,6 +64,27 @@ class EndpointSettings(_Settings):
     concurrency: int = Field(32, ge=1, json_schema_extra=INERT)
 
 
+class DiffusionSettings(_Settings):
+    """Masked-diffusion language models: blocks from left to right, most confident positions first.
+
+    `max_new_tokens` of a decoding is the length of the canvas. As d1 (arXiv 2504.12216) has it: 256 tokens, blocks of
+    32, 16 steps for each.
+    """
+
+    kind: Literal["diffusion"] = "diffusion"
+    block_length: int = Field(32, ge=1, description="positions that are revealed together; divides max_new_tokens")
+    steps_per_block: int = Field(16, ge=1, description="forward passes for each block")
+    batch_size: int = Field(64, ge=1, description="rows in one forward pass", json_schema_extra=INERT)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _useful_steps(self) -> DiffusionSettings:
+        if self.steps_per_block > self.block_length:
+            raise ValueError(f"steps_per_block {self.steps_per_block} is more than block_length {self.block_length}")
+        return self
+
+
 def missing_engine(settings: EngineSettings) -> str | None:
     """What to install before this engine can be opened, or None; nothing is imported."""
     if settings.kind == "vllm" and importlib.util.find_spec("vllm") is None:
@@ -71,4 +92,6 @@ def missing_engine(settings: EngineSettings) -> str | None:
     return None
 
 
-EngineSettings = Annotated[TransformersSettings | VllmSettings | EndpointSettings, Field(discriminator="kind")]
+EngineSettings = Annotated[
+    TransformersSettings | VllmSettings | EndpointSettings | DiffusionSettings, Field(discriminator="kind")
+]

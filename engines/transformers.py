@@ -11,7 +11,8 @@ from PIL import Image
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from engines.base import Decoding, EngineError, Generation, Request, Score, ScoreRequest
-from engines.checkpoint import load_model, load_processor
+from engines.checkpoint import end_tokens, load_model, load_processor
+from engines.masked import refuse_masked
 from engines.rendering import Renderer, open_image
 from engines.settings import TransformersSettings
 
@@ -60,14 +61,13 @@ class TransformersEngine:
         self._batch_size = batch_size
         self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._image = lru_cache(_CACHED_IMAGES)(open_image)
-        eos = model.generation_config.eos_token_id
-        ids = eos if isinstance(eos, list) else [eos]
-        self._eos = {i for i in (*ids, self._renderer.tokenizer.eos_token_id) if i is not None}
+        self._eos = end_tokens(model, self._renderer.tokenizer)
 
     @classmethod
     def open(cls, settings: TransformersSettings, checkpoint: str) -> TransformersEngine:
         """Loads `checkpoint` onto the GPU where there is one. An adapter is merged: the outputs are the same."""
         model = load_model(checkpoint, dtype=settings.dtype, trust_remote_code=settings.trust_remote_code)
+        refuse_masked(model.config, checkpoint)
         if torch.cuda.is_available():
             model = model.to("cuda")
         processor = load_processor(checkpoint, trust_remote_code=settings.trust_remote_code)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from engines.base import EngineError, Generation, Request, Score, ScoreRequest
 from engines.checkpoint import base_of, check_checkpoint, is_adapter, load_model, load_processor
+from engines.masked import refuse_masked
 from engines.rendering import Renderer, open_image
 from engines.settings import VllmSettings
 from engines.weights import for_serving, is_renamed
@@ -56,6 +57,7 @@ class VllmEngine:
         adapter = is_adapter(Path(checkpoint))
         source = base_of(Path(checkpoint)) if adapter else checkpoint
         self._config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
+        refuse_masked(self._config, checkpoint)
         processor = load_processor(checkpoint, trust_remote_code=settings.trust_remote_code)
         self._renderer = Renderer(processor, self._config)
         self._image = lru_cache(_CACHED_IMAGES)(open_image)

@@ -32,13 +32,13 @@ def start_checkpoint(context: StageContext, kinds: Sequence[str], texts: Sequenc
     model = context.recipe.model
     if model.build is None:
         return named_checkpoint(model)
-    from selfrefine.build import build_vlm
+    from selfrefine.build import build_model
 
     # Resolved, because an adapter trained on it names it as its base, and later runs may start elsewhere.
     initial = context.directory.resolve() / "initial"
     if not initial.exists():
         with whole(initial) as path:
-            build_vlm(model.build, texts, path, context.seed)
+            build_model(model.build, texts, path, context.seed)
     return str(initial)
 
 

@@ -1,4 +1,7 @@
-"""Small vision-language models of standard Hugging Face classes, made from a specification and trained from scratch.
+"""Small models of standard Hugging Face classes, made from a specification and trained from scratch.
+
+Vision-language models, a language model (`llama`), and a masked-diffusion one (`masked_llama`: the same class, looking
+both ways).
 
 They are real members of their class: `from_pretrained`, PEFT, TRL and vLLM treat them like their large relatives.
 The tokenizer is a byte-level BPE learnt from the texts the model will read, so no text is ever unknown to it.
@@ -35,6 +38,10 @@ _VICUNA = (
 )
 
 
+MASK_TOKEN = "<|mask|>"
+"""What stands for a hidden position in the tokenizers of masked-diffusion models that are made here."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Chat:
     """How a class of models is talked to. `begin`: what its tokenizer puts before every text, if anything."""
@@ -47,15 +54,15 @@ class _Chat:
     words: tuple[str, ...]
 
 
+def _chatml(*other: str) -> _Chat:
+    words = ("system\n", "user\n", "assistant\n")
+    return _Chat(_CHATML, "<|endoftext|>", "<|im_end|>", begin=None, other=("<|im_start|>", *other), words=words)
+
+
 _CHATS = {
-    "qwen2_5_vl": _Chat(
-        _CHATML,
-        pad="<|endoftext|>",
-        end="<|im_end|>",
-        begin=None,
-        other=("<|im_start|>", "<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"),
-        words=("system\n", "user\n", "assistant\n"),
-    ),
+    "qwen2_5_vl": _chatml("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"),
+    "llama": _chatml(),
+    "masked_llama": _chatml(MASK_TOKEN),
     "llava": _Chat(_VICUNA, pad="<pad>", end="</s>", begin="<s>", other=("<image>",), words=("USER: ", " ASSISTANT:")),
 }
 
@@ -65,7 +72,9 @@ class BuildSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    architecture: Literal["qwen2_5_vl", "llava"] = "qwen2_5_vl"
+    architecture: Literal["qwen2_5_vl", "llava", "llama", "masked_llama"] = Field(
+        "qwen2_5_vl", description="the last two read no images and ignore what describes the vision part"
+    )
     hidden_size: int = Field(128, ge=8)
     layers: int = Field(4, ge=1)
     heads: int = Field(4, ge=1)
@@ -92,13 +101,15 @@ class BuildSpec(BaseModel):
             ("vision_hidden_size", 2, "vision_heads"),
             ("image_size", merged, "patch_size"),
         ):
+            if self.architecture in ("llama", "masked_llama") and whole in ("vision_hidden_size", "image_size"):
+                continue
             if getattr(self, whole) % (times * getattr(self, part)):
                 size, divisor = getattr(self, part), f"{times} × {part}" if times > 1 else part
                 raise ValueError(f"{whole} = {getattr(self, whole)} must be a multiple of {divisor}; {part} is {size}")
         return self
 
 
-def build_vlm(spec: BuildSpec, texts: Iterable[str], directory: Path, seed: int) -> None:
+def build_model(spec: BuildSpec, texts: Iterable[str], directory: Path, seed: int) -> None:
     """Writes a randomly initialised model with tokenizer and processor to `directory` (float32 weights).
 
     `texts`: what the tokenizer learns its merges from. Equal arguments give equal files.
@@ -129,7 +140,9 @@ def _tokenizer(spec: BuildSpec, texts: Iterable[str]) -> PreTrainedTokenizerFast
         show_progress=False,
     )
     core.train_from_iterator(itertools.chain(texts, chat.words), trainer)
-    named = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"} if not begin else {}
+    named = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"} if "<|image_pad|>" in chat.other else {}
+    if MASK_TOKEN in chat.other:
+        named["mask_token"] = MASK_TOKEN
     if chat.begin:
         core.post_processor = processors.TemplateProcessing(
             single=f"{chat.begin} $A", special_tokens=[(chat.begin, core.token_to_id(chat.begin))]
@@ -257,5 +270,27 @@ def _llava_processor(spec: BuildSpec, tokenizer: PreTrainedTokenizerFast) -> Any
     )
 
 
-_MODELS = {"qwen2_5_vl": _qwen2_5_vl, "llava": _llava}
-_PROCESSORS = {"qwen2_5_vl": _qwen2_5_vl_processor, "llava": _llava_processor}
+def _llama(spec: BuildSpec, tokenizer: PreTrainedTokenizerFast) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(LlamaConfig(**_text_config(spec, tokenizer)))
+
+
+def _masked_llama(spec: BuildSpec, tokenizer: PreTrainedTokenizerFast) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    masked = {"is_causal": False, "mask_token_id": tokenizer.mask_token_id}
+    return LlamaForCausalLM(LlamaConfig(**_text_config(spec, tokenizer), **masked))
+
+
+def _no_processor(spec: BuildSpec, tokenizer: PreTrainedTokenizerFast) -> Any:
+    return tokenizer
+
+
+_MODELS = {"qwen2_5_vl": _qwen2_5_vl, "llava": _llava, "llama": _llama, "masked_llama": _masked_llama}
+_PROCESSORS = {
+    "qwen2_5_vl": _qwen2_5_vl_processor,
+    "llava": _llava_processor,
+    "llama": _no_processor,
+    "masked_llama": _no_processor,
+}

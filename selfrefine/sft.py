@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from engines.base import Message
+from engines.base import EngineError, Message
 from engines.rendering import Renderer
 from selfrefine.training import OWNED_KEYS as COMMON_KEYS
 from selfrefine.training import LoadedAlready, OptimiserSettings, begin, on_one_device, run
@@ -25,6 +25,12 @@ class SftSettings(OptimiserSettings):
     epochs: float = Field(1.0, gt=0)
     steps: int | None = Field(None, ge=1, description="optimiser steps; overrides epochs")
     batch_size: int = Field(64, ge=1, description="examples in one optimiser step")
+    canvas: int | None = Field(
+        None,
+        ge=1,
+        description="masked-diffusion models: tokens that answers are filled up to with end tokens, learnt as well; "
+        "the longest answer's unless given",
+    )
 
     @model_validator(mode="after")
     def _whole_passes(self) -> SftSettings:
@@ -67,6 +73,8 @@ def fine_tune(
     """
     from trl import SFTConfig, SFTTrainer
 
+    from engines.masked import check_reads_ahead, is_masked, mask_token_of
+
     if not examples:
         raise ValueError("there is nothing to train on: no examples")
     processor, model, resume, adapter = begin(checkpoint, saves, settings, dtype, trust_remote_code)
@@ -79,28 +87,43 @@ def fine_tune(
         **settings.config(saves, seed),
     )
 
-    class _Trainer(LoadedAlready, SFTTrainer):  # type: ignore[misc]
+    renderer = Renderer(processor, model.config)
+    masked = is_masked(model.config)
+    kind, further = SFTTrainer, {}
+    if masked:
+        from selfrefine.diffusion.sft import MaskedSFTTrainer
+
+        check_reads_ahead(model, checkpoint)
+        kind, further = MaskedSFTTrainer, {"mask_id": mask_token_of(model.config, renderer.tokenizer, checkpoint)}
+
+    class _Trainer(LoadedAlready, kind):  # type: ignore[misc, valid-type]
         pass
 
     trainer = _Trainer(
         model=model,
         args=on_one_device(config),
-        train_dataset=_dataset(examples, Renderer(processor, model.config)),
+        train_dataset=_dataset(examples, renderer, settings.canvas, filled=masked),
         processing_class=processor,
         peft_config=adapter,
+        **further,
     )
     # Vision-language classes say that their forward takes no token count, so Trainer would give none and a step of
-    # several passes be a mean of means. TRL computes the loss itself, from the count of the whole step.
-    trainer.model_accepts_loss_kwargs = True
+    # several passes be a mean of means. TRL computes the loss itself, from the count of the whole step. The loss of a
+    # masked-diffusion model is a mean over rows, of which all passes have the same number.
+    trainer.model_accepts_loss_kwargs = not masked
     run(trainer, resume, processor, directory, on_log, should_stop, _LOGGED.__contains__)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row][-_LAST:]
     return {"steps": trainer.state.global_step, "examples": len(examples), "loss": sum(losses) / len(losses)}
 
 
-def _dataset(examples: Sequence[Example], renderer: Renderer) -> Any:
+def _dataset(examples: Sequence[Example], renderer: Renderer, canvas: int | None, filled: bool) -> Any:
     """The prompts and completions that the engines would put and expect, as rows that TRL only has to collate.
 
-    With images a row is text and an opened image, made when its batch is; without any it is tokens.
+    With images a row is text and an opened image, made when its batch is; without any it is tokens. `filled`: every
+    answer is filled up to `canvas` tokens with end tokens.
+
+    Raises:
+        EngineError: an answer is longer than the canvas.
     """
     from datasets import Dataset
 
@@ -115,11 +138,19 @@ def _dataset(examples: Sequence[Example], renderer: Renderer) -> Any:
         }
 
     if any(example.image for example in examples):
+        if filled:
+            raise EngineError("this masked-diffusion model reads no images, and the data have some")
         return Dataset.from_dict({"number": range(len(examples)), "images": [[]] * len(examples)}).with_transform(
             rendered
         )
     prompts = [renderer.prompt_ids(example.messages, False) for example in examples]
     targets = [renderer.target_ids(example.messages, example.completion, False) for example in examples]
+    if filled:
+        longest = max(len(target) for target in targets)
+        if canvas is not None and longest > canvas:
+            raise EngineError(f"an answer has {longest} tokens, more than canvas {canvas}; give canvas={longest}")
+        end = [renderer.tokenizer.eos_token_id]
+        targets = [target + end * ((canvas or longest) - len(target)) for target in targets]
     return Dataset.from_dict(
         {
             "input_ids": [[*prompt, *target] for prompt, target in zip(prompts, targets, strict=True)],

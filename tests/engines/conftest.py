@@ -12,7 +12,7 @@ from PIL import Image
 
 from engines.base import Decoding, Request, ScoreRequest
 from engines.checkpoint import load_model
-from selfrefine.build import BuildSpec, build_vlm
+from selfrefine.build import BuildSpec, build_model
 
 TARGETS = ("red circle", "a blue square", "yes", "no, it is a green triangle")
 QUESTIONS = ("what color is the shape?", "which shape is in the image?", "is there a red circle?", "describe it")
@@ -46,7 +46,7 @@ def make_vlm(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
                 max_length=512,
                 tie_word_embeddings=tied,
             )
-            build_vlm(spec, [*QUESTIONS, *TARGETS], made[key], seed=0)
+            build_model(spec, [*QUESTIONS, *TARGETS], made[key], seed=0)
             if lively:
                 _disturb(made[key])
         return made[key]

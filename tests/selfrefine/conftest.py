@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from selfrefine.build import BuildSpec, build_vlm
+from selfrefine.build import BuildSpec, build_model
 from selfrefine.sft import Example
 
 SYSTEM = {"role": "system", "content": "Look and answer."}
@@ -29,7 +29,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def make(architecture: str = "qwen2_5_vl") -> Path:
         if architecture not in made:
             made[architecture] = tmp_path_factory.mktemp(architecture)
-            build_vlm(spec(architecture), ["what is it? a red circle"], made[architecture], seed=0)
+            build_model(spec(architecture), ["what is it? a red circle"], made[architecture], seed=0)
         return made[architecture]
 
     return make

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from engines.checkpoint import check_checkpoint, load_model, load_processor
-from selfrefine.build import BuildSpec, build_vlm
+from selfrefine.build import BuildSpec, build_model
 
 ARCHITECTURES = ("qwen2_5_vl", "llava")
 TEXTS = ("what is it?", "🦊👩‍👩‍👧 ünïcode\t\n  spaces  ", "日本語 and \x00 control", "[0.10, 0.20]", "a" * 300)
@@ -40,7 +40,7 @@ def test_equal_arguments_give_equal_files_and_the_seed_alone_changes_weights(arc
     before = torch.get_rng_state()
     made = {}
     for name, seed in (("one", 0), ("two", 0), ("other", 1)):
-        build_vlm(small(architecture), ["what is it?", "a cat"], tmp_path / name, seed)
+        build_model(small(architecture), ["what is it?", "a cat"], tmp_path / name, seed)
         made[name] = digests(tmp_path / name)
     assert made["one"] == made["two"]
     differing = {name for name in made["one"] if made["one"][name] != made["other"][name]}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from engines.base import Message
 from rewards.contract import RewardError
-from selfrefine.build import BuildSpec, build_vlm
+from selfrefine.build import BuildSpec, build_model
 from selfrefine.stepwise.reinforce import ReinforceSettings, reinforce
 from selfrefine.training import TrainingStopped
 from tasks.problem import Problem
@@ -42,7 +42,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     sizes = {"hidden_size": 32, "layers": 1, "heads": 2, "kv_heads": 1, "vocab_size": 300, "max_length": 256}
     seeing = {"vision_hidden_size": 32, "vision_layers": 1, "vision_heads": 2, "image_size": 32}
     path = tmp_path_factory.mktemp("model")
-    build_vlm(BuildSpec(architecture=request.param, **(sizes | seeing)), ["what is it? a e"], path, seed=0)
+    build_model(BuildSpec(architecture=request.param, **(sizes | seeing)), ["what is it? a e"], path, seed=0)
     return str(path)
 
 
@@ -110,7 +110,7 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     sizes = {"hidden_size": 32, "layers": 1, "heads": 2, "kv_heads": 1, "vocab_size": 300, "max_length": 256}
     seeing = {"vision_hidden_size": 32, "vision_layers": 1, "vision_heads": 2, "image_size": 32}
     path = tmp_path_factory.mktemp("text")
-    build_vlm(BuildSpec(architecture="qwen2_5_vl", **(sizes | seeing)), ["what is it? a e"], path, seed=0)
+    build_model(BuildSpec(architecture="qwen2_5_vl", **(sizes | seeing)), ["what is it? a e"], path, seed=0)
     return str(path)
 
 

@@ -1,0 +1,1 @@
+"""Masked-diffusion language models: conversion, likelihoods, and what trains them. The sampling loop is an engine."""
