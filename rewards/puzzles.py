@@ -12,6 +12,7 @@ from rewards.answer import final_answer
 from rewards.arithmetic import NoExpression, evaluate
 from rewards.contract import note
 from rewards.text import Completion, text_of
+from tasks.sudoku import box
 
 _MOVES = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
 _MOVE_WORDS = re.compile(r"\b(?:up|down|left|right)\b", re.IGNORECASE)
@@ -106,21 +107,13 @@ def _countdown(row: int, text: str, given: Sequence[int], wanted: int) -> float:
 
 
 def _clues(row: int, given: str) -> list[int] | None:
-    """The cells of a puzzle; None, noted, where it is no square of square boxes (4, 9, 16) or of 2 by 3 ones (6)."""
+    """The cells of a puzzle; None, noted, where its side is none of 4, 6 and 9."""
     cells = digits(given)
     side = isqrt(len(cells))
-    if side * side != len(cells) or _box(side) is None:
+    if side * side != len(cells) or box(side) is None:
         note(row, "no gold")
         return None
     return cells
-
-
-def _box(side: int) -> tuple[int, int] | None:
-    """(rows, columns) of a box."""
-    if side == 6:
-        return 2, 3
-    root = isqrt(side)
-    return (root, root) if side > 1 and root * root == side and side < 10 else None
 
 
 def _solves(row: int, text: str, clues: Sequence[int]) -> bool:
@@ -129,13 +122,13 @@ def _solves(row: int, text: str, clues: Sequence[int]) -> bool:
         note(row, "unparsed")
         return False
     side = isqrt(len(clues))
-    box = _box(side)
-    assert box is not None
+    shape = box(side)
+    assert shape is not None
     wanted = set(range(1, side + 1))
     units: list[list[int]] = [[] for _ in range(3 * side)]
     for place, value in enumerate(cells):
         r, c = divmod(place, side)
-        for unit in (r, side + c, 2 * side + r // box[0] * (side // box[1]) + c // box[1]):
+        for unit in (r, side + c, 2 * side + r // shape[0] * (side // shape[1]) + c // shape[1]):
             units[unit].append(value)
     return all(clue in (0, cell) for clue, cell in zip(clues, cells, strict=True)) and all(
         set(unit) == wanted for unit in units
