@@ -24,8 +24,19 @@ from selfrefine.stepwise.settings import StepCredit
 _EPSILON = 1e-4  # what TRL adds to a standard deviation
 
 
+NO_CUT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """Whole completions that begin as a row did up to a cut, and how many tokens were generated for them."""
+
+    completions: list[list[int]]
+    tokens: int
+
+
 @dataclass(slots=True)
-class _Round:
+class Round:
     """What one round of rollouts left behind: local rows, and rewards (B of all processes, rewards)."""
 
     inputs: Sequence[Mapping[str, Any]]
@@ -56,11 +67,11 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
             raise ValueError("step credit: tools and rollout_func have turns that cannot be cut; leave them out")
         self.step_credit = step_credit
         self._outcome = names.index(wanted)
-        self._round: _Round | None = None
+        self._round: Round | None = None
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self._round = _Round(inputs, prompts, completion_ids_list, rewards)
+        self._round = Round(inputs, prompts, completion_ids_list, rewards)
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
@@ -81,7 +92,7 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         output["advantages"] = local[:, : output["completion_mask"].shape[1]] if local.ndim == 2 else local
         return output
 
-    def _credited(self, kept: _Round, outcome: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    def _credited(self, kept: Round, outcome: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
         """Advantages of all processes' rows, (B,) or (B, T of the longest)."""
         settings, size = self.step_credit, self.num_generations
         scale = self._scale(kept.rewards)
@@ -92,11 +103,10 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
             else credit.undecided(outcome, size) & ~outcome.isnan()
         )
         local = self._local(len(kept.inputs))
-        places = torch.full((len(kept.inputs), cuts), -1, dtype=torch.long)
-        for row, (opened, ids) in enumerate(zip(is_open[local].tolist(), kept.completion_ids, strict=True)):
+        places = torch.full((len(kept.inputs), cuts), NO_CUT, dtype=torch.long)
+        for row, opened in enumerate(is_open[local].tolist()):
             if opened:
-                there = boundaries(self._pieces(ids), settings.gap)
-                drawn = draw(there, cuts, self.args.seed, self.state.global_step, local.start + row)
+                drawn = draw(self._cuts(kept, row), cuts, self.args.seed, self.state.global_step, local.start + row)
                 places[row, : len(drawn)] = torch.tensor(drawn, dtype=torch.long)
         values = self._values(kept, places).to(outcome.device)
         self._note("open_rows", is_open.float().mean())
@@ -109,16 +119,15 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         # Padded to one length, because rows of one process are shorter than those of another.
         width = int(self._gathered(torch.tensor([mask.shape[1]], device=mask.device)).max())
         wide = torch.nn.functional.pad(mask, (0, width - mask.shape[1]))
-        segments = self._gathered(credit.segments_by_position(places.to(mask.device), wide))
+        segments = self._gathered(self._segments(places.to(mask.device), wide))
         weight = settings.weight * float(self.reward_weights[self._outcome]) * settings.outcome_max
         gained = credit.telescope(outcome, gathered, size)
         spread = credit.spread(advantages, outcome, gained, segments, size, weight=weight, scale=scale)
         # Where nothing was learnt about a trace's inside, its advantage stays as it is.
         return torch.where(gathered.isnan().all(1)[:, None] & (segments >= 0), advantages[:, None], spread)
 
-    def _values(self, kept: _Round, places: Tensor) -> Tensor:
+    def _values(self, kept: Round, places: Tensor) -> Tensor:
         """(B, K) of local rows: the mean outcome of the branches at each cut; NaN where there are none."""
-        settings = self.step_credit
         wanted = [
             (row, k, int(cut)) for row, cuts in enumerate(places.tolist()) for k, cut in enumerate(cuts) if cut >= 0
         ]
@@ -128,21 +137,33 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
             return values
         # Every process makes the same call with the same number of rows: where weights are sharded, all take part in
         # each forward pass. What is added is thrown away.
-        padded = wanted + [wanted[0] if wanted else (0, 0, 1)] * (most - len(wanted))
-        found = Branches(self).sample(
-            [Branching(kept.prompts[row], list(kept.completion_ids[row][:cut])) for row, _, cut in padded],
-            settings.branches,
-        )[: len(wanted)]
-        tokens = sum(len(ids) - cut for (_, _, cut), each in zip(wanted, found, strict=True) for ids in each)
-        self._note("branch_tokens", torch.tensor(float(tokens), device=self.accelerator.device), total=True)
-        branches = [(row, ids) for (row, _, _), each in zip(wanted, found, strict=True) for ids in each]
-        scores = self._outcomes(kept, branches)
-        for number, (row, k, _) in enumerate(wanted):
-            of_cut = scores[number * settings.branches : (number + 1) * settings.branches]
-            values[row, k] = torch.tensor(of_cut).nanmean()
+        padded = [(row, cut) for row, _, cut in wanted] + [(0, NO_CUT)] * (most - len(wanted))
+        found = self._continued(kept, padded)[: len(wanted)]
+        tokens = torch.tensor(float(sum(each.tokens for each in found)), device=self.accelerator.device)
+        self._note("branch_tokens", tokens, total=True)
+        branches = [(row, ids) for (row, _, _), each in zip(wanted, found, strict=True) for ids in each.completions]
+        scores = iter(self._outcomes(kept, branches))
+        for (row, k, _), each in zip(wanted, found, strict=True):
+            values[row, k] = torch.tensor([next(scores) for _ in each.completions]).nanmean()
         return values
 
-    def _outcomes(self, kept: _Round, branches: Sequence[tuple[int, list[int]]]) -> list[float]:
+    def _cuts(self, kept: Round, row: int) -> list[int]:
+        """Where a local row may be cut."""
+        return boundaries(self._pieces(kept.completion_ids[row]), self.step_credit.gap)
+
+    def _segments(self, places: Tensor, mask: Tensor) -> Tensor:
+        """(B, T) of local rows: the number of each token's segment between the cuts `places` (B, K)."""
+        return credit.segments_by_position(places, mask)
+
+    def _continued(self, kept: Round, wanted: Sequence[tuple[int, int]]) -> list[Continued]:
+        """For each (local row, cut): completions that go on from there. A row with `NO_CUT` is a filler."""
+        branching = [Branching(kept.prompts[row], list(kept.completion_ids[row][: max(1, cut)])) for row, cut in wanted]
+        found = Branches(self).sample(branching, self.step_credit.branches)
+        return [
+            Continued(each, sum(len(ids) - cut for ids in each)) for (_, cut), each in zip(wanted, found, strict=True)
+        ]
+
+    def _outcomes(self, kept: Round, branches: Sequence[tuple[int, list[int]]]) -> list[float]:
         """The outcome reward of finished branches, each with its row's columns; NaN where it has no score."""
         if not branches:
             return []
