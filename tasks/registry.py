@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
+import functools
 import importlib
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engines.spelling import did_you_mean
+from tasks.gym_package import PREFIX
 from tasks.problem import Rows, TaskError
 
 
@@ -24,23 +26,39 @@ class Entry:
 _ENTRIES = (
     Entry("easy-vqa", "tasks.easy_vqa", "5,000 drawn shapes, 48,248 questions, 13 answers; in the package easy-vqa"),
     Entry("images", "tasks.images", "a folder of images without questions (folder: PATH)"),
+    Entry("sudoku", "tasks.sudoku", "puzzles of side 4, 6 or 9 with one solution, made by a seed"),
     Entry("table", "tasks.table", "rows of a hub dataset or a local file (source: NAME or PATH, columns: …)"),
+)
+_GYM = Entry(
+    f"{PREFIX}NAME", "tasks.reasoning_gym", "problems made by a dataset of reasoning-gym (size, seed, its own settings)"
 )
 
 
 def entries() -> Sequence[Entry]:
-    """All tasks, by name."""
-    return sorted(_ENTRIES, key=lambda entry: entry.name)
+    """All tasks, by name; the datasets of reasoning-gym as one."""
+    return sorted((*_ENTRIES, _GYM), key=lambda entry: entry.name)
 
 
 def entry(name: str) -> Entry:
     """The task of this name. Raises `TaskError` with the nearest name."""
+    if name.startswith(PREFIX):
+        from tasks.reasoning_gym import summary
+
+        return Entry(name, _GYM.module, summary(name.removeprefix(PREFIX)))
     found = {each.name: each for each in _ENTRIES}
     if name not in found:
-        near = difflib.get_close_matches(name, found, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(found))}"
+        there = ", ".join(each.name for each in entries())
+        hint = did_you_mean(name, found, f"; there are {there}", quote="'")
         raise TaskError(f"no task is called {name!r}{hint}")
     return found[name]
+
+
+def function(task: str, name: str) -> Callable[..., Any] | None:
+    """A function of the task's module, None where it has none. Raises `TaskError` for an unknown task."""
+    found = getattr(importlib.import_module(entry(task).module), name, None)
+    if found is not None and task.startswith(PREFIX):
+        found = functools.partial(found, task.removeprefix(PREFIX))
+    return found
 
 
 def load(task: str, split: str = "train", skip: int = 0, take: int | None = None, **options: Any) -> Rows:
@@ -53,23 +71,30 @@ def load(task: str, split: str = "train", skip: int = 0, take: int | None = None
     from tasks.images import without_bad_images
 
     check_options(task, options)
-    rows: Rows = importlib.import_module(entry(task).module).load(split, **options)
+    make = function(task, "load")
+    assert make is not None
+    rows: Rows = make(split, **options)
     what = f"{task}, split {split}"
     return without_bad_images(_cut(rows, skip, take, what), what)
 
 
 def check_options(task: str, options: Collection[str]) -> None:
     """Raises `TaskError` where a task has no such option, or needs one that is not there."""
-    taken = dict(inspect.signature(importlib.import_module(entry(task).module).load).parameters)
+    make, more = function(task, "load"), function(task, "options")
+    assert make is not None
+    taken = dict(inspect.signature(make).parameters)
     del taken["split"]
+    required = [name for name, parameter in taken.items() if parameter.default is parameter.empty]
+    if more is not None:  # in place of the **settings that stand for them
+        required.remove("settings")
+        del taken["settings"]
+    known = [*taken, *(more() if more else ()), "skip", "take"]
     for name in options:
-        if name not in taken:
-            known = [*taken, "skip", "take"]
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(sorted(known))}"
-            raise TaskError(f"`{name}` is no key of task {task}; {hint}")
-    for name, parameter in taken.items():
-        if parameter.default is parameter.empty and name not in options:
+        if name not in known[:-2]:
+            hint = did_you_mean(name, known, f"; there are: {', '.join(sorted(known))}")
+            raise TaskError(f"`{name}` is no key of task {task}{hint}")
+    for name in required:
+        if name not in options:
             raise TaskError(f"task {task} needs `{name}`: give {name}=…")
 
 
@@ -78,11 +103,11 @@ def check(task: str, split: str = "train", skip: int = 0, take: int | None = Non
 
     Returns a line on what could not be looked at, None where all was. Raises `TaskError` for what cannot be loaded.
     """
-    module = importlib.import_module(entry(task).module)
-    look, count = getattr(module, "check", None), getattr(module, "count", None)
+    look, count = function(task, "check"), function(task, "count")
     found: str | None = look(split, **options) if look else None
     if count and (skip or take):
-        _check_slice(skip, take, count(split, **options), f"{task}, split {split}", "images")
+        units = getattr(importlib.import_module(entry(task).module), "UNITS", "images")
+        _check_slice(skip, take, count(split, **options), f"{task}, split {split}", units)
     return found
 
 
@@ -106,7 +131,7 @@ def truth(task: str, question: str, image_id: str) -> str | None:
     Empty where no answer can be right, because the question supposes what is not there; None where the task cannot
     tell.
     """
-    known = getattr(importlib.import_module(entry(task).module), "truth", None)
+    known = function(task, "truth")
     return None if known is None else known(question, image_id)
 
 

@@ -218,7 +218,8 @@ def _task_keys(task: Entry) -> str:
     keys = [
         f"`{name}` ({'required' if parameter.default is parameter.empty else 'optional'})"
         for name, parameter in inspect.signature(load).parameters.items()
-        if name != "split"
+        # What a task's own name says, and what stands for keys that a dataset has, are no keys.
+        if name != "split" and parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.VAR_KEYWORD)
     ]
     if not keys:
         return ""
