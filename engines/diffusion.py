@@ -10,7 +10,7 @@ import torch
 
 from engines.base import EngineError, Generation, Request, Score, ScoreRequest
 from engines.checkpoint import end_tokens, load_model, load_processor
-from engines.denoising import Canvases, Denoiser, Schedule, completion
+from engines.denoising import Canvases, Denoiser, completion
 from engines.masked import check_reads_ahead, forward_of, mask_token_of, require_masked
 from engines.rendering import Renderer
 from engines.settings import DiffusionSettings
@@ -93,15 +93,11 @@ class DiffusionEngine:
     def _batch(
         self, prompts: list[list[int]], requests: Sequence[Request], length: int, temperature: float
     ) -> list[Generation]:
-        try:
-            schedule = Schedule(length, self._settings.block_length, self._settings.steps_per_block)
-        except ValueError as error:
-            raise EngineError(f"max_new_tokens {length}, engine.block_length: {error}") from None
         was_training = self._model.training
         self._model.eval()
         denoiser = Denoiser(
             forward_of(self._model),
-            schedule,
+            self._settings.schedule(length),
             self._mask,
             self._pad,
             end_ids=self._ends,

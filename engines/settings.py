@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from engines.base import EngineError
+
+if TYPE_CHECKING:
+    from engines.denoising import Schedule
 
 INERT: dict[str, JsonValue] = {"inert": True}
 """Marks a field that changes how fast or where a result is made, and not the result: no reason to make it again."""
@@ -64,25 +69,38 @@ class EndpointSettings(_Settings):
     concurrency: int = Field(32, ge=1, json_schema_extra=INERT)
 
 
-class DiffusionSettings(_Settings):
-    """Masked-diffusion language models: blocks from left to right, most confident positions first.
+class BlockSettings(_Settings):
+    """The schedule of a masked-diffusion sampler; the length of its canvas is `max_new_tokens`.
 
-    `max_new_tokens` of a decoding is the length of the canvas. As d1 (arXiv 2504.12216) has it: 256 tokens, blocks of
-    32, 16 steps for each.
+    As d1 (arXiv 2504.12216) has it: 256 tokens, blocks of 32, 16 steps for each.
     """
 
-    kind: Literal["diffusion"] = "diffusion"
     block_length: int = Field(32, ge=1, description="positions that are revealed together; divides max_new_tokens")
     steps_per_block: int = Field(16, ge=1, description="forward passes for each block")
-    batch_size: int = Field(64, ge=1, description="rows in one forward pass", json_schema_extra=INERT)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    trust_remote_code: bool = False
 
     @model_validator(mode="after")
-    def _useful_steps(self) -> DiffusionSettings:
+    def _useful_steps(self) -> Self:
         if self.steps_per_block > self.block_length:
             raise ValueError(f"steps_per_block {self.steps_per_block} is more than block_length {self.block_length}")
         return self
+
+    def schedule(self, length: int) -> Schedule:
+        """For a canvas of `length` tokens. Raises `EngineError` where it does not divide into blocks."""
+        from engines.denoising import Schedule
+
+        try:
+            return Schedule(length, self.block_length, self.steps_per_block)
+        except ValueError as error:
+            raise EngineError(f"max_new_tokens {length}, block_length {self.block_length}: {error}") from None
+
+
+class DiffusionSettings(BlockSettings):
+    """Masked-diffusion language models: blocks from left to right, most confident positions first."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    batch_size: int = Field(64, ge=1, description="rows in one forward pass", json_schema_extra=INERT)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    trust_remote_code: bool = False
 
 
 def missing_engine(settings: EngineSettings) -> str | None:

@@ -169,19 +169,22 @@ def run(
     on_log: Callable[[Mapping[str, Any]], None],
     should_stop: Callable[[], bool],
     logged: Callable[[str], bool],
+    enough: Callable[[], bool] = lambda: False,
 ) -> None:
     """Trains to the end and writes the checkpoint to `directory`. `on_log` gets the numbers whose names are `logged`.
+
+    The end is the last step, or the one after which `enough` says so.
 
     Raises:
         TrainingStopped: `should_stop`, asked after every step, was true; what is done is saved.
     """
     from transformers import PrinterCallback, ProgressCallback
 
-    trainer.add_callback(_watch(on_log, should_stop, logged))
+    trainer.add_callback(_watch(on_log, should_stop, logged, enough))
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    if trainer.state.global_step < trainer.state.max_steps:
+    if trainer.state.global_step < trainer.state.max_steps and not enough():
         raise TrainingStopped(f"step {trainer.state.global_step} of {trainer.state.max_steps}")
     # Trainer puts the tokenizer's end token before those it finds, at each start: once more at each resume.
     ends = trainer.model.generation_config.eos_token_id
@@ -194,7 +197,10 @@ def run(
 
 
 def _watch(
-    on_log: Callable[[Mapping[str, Any]], None], should_stop: Callable[[], bool], logged: Callable[[str], bool]
+    on_log: Callable[[Mapping[str, Any]], None],
+    should_stop: Callable[[], bool],
+    logged: Callable[[str], bool],
+    enough: Callable[[], bool],
 ) -> Any:
     from transformers import TrainerCallback
 
@@ -205,8 +211,9 @@ def _watch(
                 on_log({"step": state.global_step, "steps": state.max_steps, **kept})
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step >= state.max_steps:
+            if state.global_step >= state.max_steps or enough():
                 control.should_save = False  # Nothing is left to resume; from such a save Trainer takes a step more.
+                control.should_training_stop = True
             elif should_stop():
                 control.should_save = control.should_training_stop = True
 

@@ -9,9 +9,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engines.base import Message
+from engines.settings import BlockSettings
 from rewards.contract import RewardError, columns_of
 from rewards.registry import load
-from selfrefine.stepwise.settings import StepCredit
+from selfrefine.stepwise.settings import Likelihood, StepCredit
 from selfrefine.training import OWNED_KEYS as COMMON_KEYS
 from selfrefine.training import LoadedAlready, OptimiserSettings, begin, on_one_device, run
 from tasks.problem import Problem
@@ -46,10 +47,26 @@ class RewardUse(BaseModel):
         return self.reward.rpartition(":")[2]
 
 
+class MaskedSettings(BlockSettings):
+    """What only concerns masked-diffusion models. As d1 has it: `likelihood: one_step, prompt_masking: 0.15`."""
+
+    likelihood: Likelihood = Field(
+        "one_step",
+        description="in which order tokens are supposed to have been revealed; one_step, a single pass: all at once; "
+        "blocks: block by block; trajectory: as it was; ar_order: from left to right",
+    )
+    prompt_masking: float = Field(
+        0.0, ge=0, lt=1, description="share of prompt tokens hidden from the likelihood, others in each inner iteration"
+    )
+
+
 class ReinforceSettings(OptimiserSettings):
     """How a reinforcement stage trains."""
 
     steps: int = Field(100, ge=1, description="optimiser steps")
+    generated_tokens: int | None = Field(
+        None, ge=1, description="end after so many tokens of completions and branches, if that comes before `steps`"
+    )
     prompts: int = Field(8, ge=1, description="problems in one optimiser step")
     group: int = Field(8, ge=2, description="completions of each problem")
     learning_rate: float = Field(1e-6, gt=0)
@@ -60,6 +77,9 @@ class ReinforceSettings(OptimiserSettings):
         (RewardUse(reward="exact_match"),), min_length=1, description="what completions are graded by, added up"
     )
     step_credit: StepCredit = Field(StepCredit(), description="credit for progress inside a completion")
+    diffusion: MaskedSettings = Field(
+        MaskedSettings(), description="how a masked-diffusion model is sampled and scored"
+    )
 
     @model_validator(mode="after")
     def _whole_passes(self) -> ReinforceSettings:
@@ -111,6 +131,7 @@ def reinforce(
     """
     from trl import GRPOConfig
 
+    from engines.masked import check_reads_ahead, is_masked, mask_token_of
     from rewards.watch import Watched
     from selfrefine.stepwise.trainer import StepCreditTrainer
 
@@ -132,7 +153,21 @@ def reinforce(
         **settings.config(saves, seed),
     )
 
-    class _Trainer(LoadedAlready, StepCreditTrainer):
+    kind: type[Any] = StepCreditTrainer
+    further: dict[str, Any] = {}
+    if is_masked(model.config):
+        from selfrefine.diffusion.trainer import MaskedCreditTrainer
+
+        check_reads_ahead(model, checkpoint)
+        kind = MaskedCreditTrainer
+        further = {
+            "schedule": settings.diffusion.schedule(settings.max_new_tokens),
+            "mask_id": mask_token_of(model.config, processor, checkpoint),
+            "likelihood": settings.diffusion.likelihood,
+            "prompt_masking": settings.diffusion.prompt_masking,
+        }
+
+    class _Trainer(LoadedAlready, kind):  # type: ignore[misc]
         pass
 
     trainer = _Trainer(
@@ -145,14 +180,20 @@ def reinforce(
         processing_class=processor,
         peft_config=adapter,
         step_credit=settings.step_credit,
+        **further,
     )
-    run(trainer, resume, processor, directory, on_log, should_stop, _is_logged)
+
+    def enough() -> bool:
+        return settings.generated_tokens is not None and trainer.generated_tokens >= settings.generated_tokens
+
+    run(trainer, resume, processor, directory, on_log, should_stop, _is_logged, enough)
     history = [row for row in trainer.state.log_history if "loss" in row]
     numbers: dict[str, float | int] = {"steps": trainer.state.global_step, "problems": len(problems)}
     for use in settings.rewards:
-        curve = [row[f"rewards/{use.name}/mean"] for row in history]
+        curve = [row[name] for row in history if (name := f"rewards/{use.name}/mean") in row]  # not in inner iterations
         numbers[f"{use.name}, first steps"] = sum(curve[:_LAST]) / len(curve[:_LAST])
         numbers[f"{use.name}, last steps"] = sum(curve[-_LAST:]) / len(curve[-_LAST:])
+    numbers["generated tokens"] = trainer.generated_tokens
     numbers["branch tokens"] = int(sum(row.get("step_aware/branch_tokens", 0) for row in history))
     return numbers
 

@@ -8,25 +8,33 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from selfrefine.stepwise.cuts import GAP
 
+Likelihood = Literal["one_step", "blocks", "trajectory", "ar_order"]
+"""Estimators of a masked-diffusion model's log-probabilities, by name."""
+
 
 class StepCredit(BaseModel):
     """Credit for progress inside a trace, on top of whatever rewards and loss a trainer has.
 
     `outcome`: none, plain GRPO. `progress`: arXiv 2510.01544, Eq. 5, one number for a whole trace. `segments`: what
-    each part between two cuts changed in the expected outcome, for wrong traces too (ours).
+    each part between two cuts changed in the expected outcome, for wrong traces too (ours). `one_step`: the same with
+    the outcome of a masked-diffusion sampler's guess at the whole answer in place of branches, so without more samples.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    credit: Literal["outcome", "progress", "segments"] = Field(
-        "segments", description="outcome: none; progress: as published; segments: for each part between two cuts"
+    credit: Literal["outcome", "progress", "segments", "one_step"] = Field(
+        "segments",
+        description="outcome: none; progress: as published; segments: for each part between two cuts; one_step: "
+        "segments by a masked-diffusion model's own guesses",
     )
     outcome: str | None = Field(None, description="the reward that says success; the first one unless given")
     outcome_max: float = Field(1.0, gt=0, description="what that reward gives for success")
     weight: float = Field(1.0, ge=0, description="of the credit; 0 runs no branch")
-    branches: int = Field(2, ge=1, description="completions sampled from each cut")
+    branches: int = Field(2, ge=1, description="completions sampled from each cut; one_step takes none")
     cuts: int = Field(1, ge=1, description="places in each trace where branches begin; progress takes one")
-    gap: int = Field(GAP, ge=1, description="least number of tokens between two cuts")
+    gap: int = Field(
+        GAP, ge=1, description="least number of tokens between two cuts; masked-diffusion models are cut between blocks"
+    )
     gate: Literal["success", "advantage", "none"] = Field(
         "success", description="progress: rows that get credit; advantage is the published rule"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -51,12 +51,19 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
     With `credit: outcome`, or weight 0, no branch is run; and without the group filter every bit is TRL's.
     """
 
+    guesses: ClassVar[bool] = False
+    """Whether the sampler guesses at whole answers on its way, as `one_step` wants it."""
+
     def __init__(self, *args: Any, step_credit: StepCredit, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         names = list(self.reward_func_names)
         wanted = step_credit.outcome or names[0]
         if wanted not in names:
             raise ValueError(f"step credit: no reward is called `{wanted}`; there are: {', '.join(names)}")
+        if step_credit.credit == "one_step" and not self.guesses:
+            raise ValueError(
+                "step credit: one_step wants a masked-diffusion model, whose sampler guesses at the answer"
+            )
         if step_credit.branching and self.multi_objective_aggregation != "sum_then_normalize":
             raise ValueError("step credit: wants multi_objective_aggregation: sum_then_normalize")
         if step_credit.branching and self.temperature == 0:
@@ -72,7 +79,21 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._round = Round(inputs, prompts, completion_ids_list, rewards)
+        if self.model.training:
+            tokens = torch.tensor(float(self._generated(completion_ids_list)), device=rewards.device)
+            self._note("rollout_tokens", tokens, total=True)
         return rewards
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens of rollouts and branches since the training began, in all processes."""
+        names = ("step_aware/rollout_tokens", "step_aware/branch_tokens")
+        logged = sum(row.get(name, 0) for row in self.state.log_history for name in names)
+        return int(logged + sum(sum(self._metrics["train"].get(name, ())) for name in names))
+
+    def _generated(self, completion_ids: Sequence[Sequence[int]]) -> int:
+        """Tokens that local rollouts took."""
+        return sum(map(len, completion_ids))
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
