@@ -6,7 +6,6 @@ Nothing is imported before it is asked for, and `sys.path` is never touched.
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import hashlib
 import importlib
@@ -17,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engines.spelling import did_you_mean
 from rewards.contract import Reward, RewardError
+from tasks.gym_package import PREFIX
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -62,11 +63,14 @@ _ENTRIES = {
         Entry("vqa_accuracy", "rewards.builtin:vqa_accuracy", 1, "agreement with the answers of ten annotators"),
     )
 }
+_GYM = Entry(
+    f"{PREFIX}NAME", "rewards.reasoning_gym:Scorer", "reasoning-gym's", "the scorer of a dataset of reasoning-gym"
+)
 
 
 def entries() -> list[Entry]:
-    """Every registered reward, by name; those of other packages too."""
-    found = {**{point.name: _of_point(point) for point in _points().values()}, **_ENTRIES}
+    """Every registered reward, by name; those of other packages too, and the scorers of reasoning-gym as one."""
+    found = {**{point.name: _of_point(point) for point in _points().values()}, **_ENTRIES, _GYM.name: _GYM}
     return [found[name] for name in sorted(found)]
 
 
@@ -80,15 +84,18 @@ def entry(reference: str) -> Entry:
         return _ENTRIES[reference]
     if _is_file(reference):
         return _of_file(reference)
+    if reference.startswith(PREFIX):
+        from rewards import reasoning_gym
+
+        dataset = reference.removeprefix(PREFIX)
+        summary = reasoning_gym.summary(dataset)
+        return Entry(reference, _GYM.target, reasoning_gym.version(), summary)
     points = _points()
     if reference in points:
         return _of_point(points[reference])
     names = [*_ENTRIES, *points]
-    near = difflib.get_close_matches(reference, names, n=1)
-    hint = (
-        f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(sorted(names))}, or path/to/file.py:function"
-    )
-    raise RewardError(f"no reward is called `{reference}`; {hint}")
+    there = f"{', '.join(sorted([*names, _GYM.name]))}, or path/to/file.py:function"
+    raise RewardError(f"no reward is called `{reference}`{did_you_mean(reference, names, f'; there are: {there}')}")
 
 
 def load(reference: str, options: Mapping[str, Any] | None = None) -> Reward:
@@ -103,9 +110,10 @@ def load(reference: str, options: Mapping[str, Any] | None = None) -> Reward:
         reward: Reward = FileReward(str(Path(place).resolve()), attribute)
     else:
         try:
-            reward = getattr(importlib.import_module(place), attribute)
+            named: Any = getattr(importlib.import_module(place), attribute)
         except (ImportError, AttributeError) as error:
             raise RewardError(f"reward `{reference}` cannot be imported from {found.target}: {error}") from error
+        reward = named(reference.removeprefix(PREFIX)) if reference.startswith(PREFIX) else named
     return _with_options(reference, reward, options) if options else reward
 
 
@@ -135,10 +143,7 @@ def _with_options(reference: str, reward: Reward, options: Mapping[str, Any]) ->
     taken = inspect.signature(reward).parameters
     for name in options:
         if name not in taken or name in ("prompts", "completions"):
-            near = difflib.get_close_matches(name, taken, n=1)
-            raise RewardError(
-                f"reward `{reference}` takes no `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
-            )
+            raise RewardError(f"reward `{reference}` takes no `{name}`{did_you_mean(name, taken)}")
     return functools.partial(reward, **options)
 
 
@@ -157,9 +162,7 @@ def _of_file(reference: str) -> Entry:
     except (SyntaxError, ValueError) as error:
         raise RewardError(f"reward {reference}: {place} is no Python ({error})") from None
     if attribute not in names:
-        near = difflib.get_close_matches(attribute, names, n=1)
-        hint = f"; did you mean `{near[0]}`?" if near else ""
-        raise RewardError(f"reward {reference}: {place} defines no `{attribute}`{hint}")
+        raise RewardError(f"reward {reference}: {place} defines no `{attribute}`{did_you_mean(attribute, names)}")
     summary = names[attribute].partition("\n")[0]
     return Entry(reference, f"{path}:{attribute}", hashlib.sha256(content).hexdigest()[:12], summary)
 

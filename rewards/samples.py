@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rewards.contract import RewardError
+from tasks.gym_package import PREFIX
+
 Row = Mapping[str, Any]
 RIGHT = "completion"
 """The key of the right completion in a row; all others are columns."""
@@ -41,5 +44,15 @@ SAMPLES: Mapping[str, Sequence[Row]] = {
 
 
 def sample_rows(name: str) -> Sequence[Row]:
-    """The rows for a reward of that name; questions with short answers where there are none of its own."""
+    """The rows for a reward of that name; questions with short answers where there are none of its own.
+
+    For a scorer of reasoning-gym, problems of its dataset. Raises `RewardError` where these have no right answers.
+    """
+    if name.startswith(PREFIX):
+        from tasks.registry import load
+
+        rows = [{**each.columns, RIGHT: each.answer} for each in load(name, size=4).problems]
+        if not all(row[RIGHT] for row in rows):
+            raise RewardError(f"{name}: the dataset tells no right answers to try the reward on; give some by --data")
+        return rows
     return SAMPLES.get(name, _WORDS)

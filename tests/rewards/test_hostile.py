@@ -11,7 +11,7 @@ import pytest
 from rewards.contract import score
 from rewards.pool import close_shared
 from rewards.registry import load
-from rewards.samples import RIGHT, SAMPLES
+from rewards.samples import RIGHT, SAMPLES, sample_rows
 
 CALLS = [
     "__import__('pathlib').Path({flag}).touch()",
@@ -90,6 +90,19 @@ ODD = [
     "--" * 100_000,
 ]
 
+# Scorers of reasoning-gym that parse JSON, logic, moves, factors and fractions, and the base of many.
+GYM = [
+    f"rg:{name}"
+    for name in (
+        "caesar_cipher",
+        "graph_color",
+        "propositional_logic",
+        "rubiks_cube",
+        "prime_factorization",
+        "number_sorting",
+    )
+]
+
 
 @pytest.fixture(scope="module", autouse=True)
 def pools() -> Iterator[None]:
@@ -97,13 +110,16 @@ def pools() -> Iterator[None]:
     close_shared()
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLES))
+@pytest.mark.parametrize("name", [*sorted(SAMPLES), *GYM])
 def test_nothing_runs_and_nothing_hangs(name: str, tmp_path: Path) -> None:
     flag = tmp_path / "ran"
     texts = [each.format(flag=repr(str(flag))) for each in CALLS] + LARGE + DEEP + ODD
     assert len(texts) >= 60
     completions = [form % text for form in ("%s", r"\boxed{%s}", "<answer>%s</answer>") for text in texts]
-    row = {key: value for key, value in SAMPLES[name][0].items() if key != RIGHT}
+    if name in GYM:
+        pytest.importorskip("reasoning_gym")
+    sample = sample_rows(name)[0]
+    row = {key: value for key, value in sample.items() if key != RIGHT}
     columns = {key: [value] * len(completions) for key, value in row.items()}
     reward = load(name)
     began = time.monotonic()
@@ -113,8 +129,9 @@ def test_nothing_runs_and_nothing_hangs(name: str, tmp_path: Path) -> None:
     for number, value in enumerate(scores.values):
         assert value is not None or number in scores.notes, completions[number][:80]
         # Some are short enough, some hold a digit that is right in its cell; none is an answer.
-        assert value in (0.0, None) or name == "short" or (name == "sudoku_cells" and value < 0.2), completions[number]
+        small = value in (0.0, None) or (name == "sudoku_cells" and value < 0.2) or (name in GYM and value <= 0.05)
+        assert small or name == "short", completions[number]
     # A wrong answer that comes after them is still wrong, and a right one right: nothing was patched.
-    right = str(SAMPLES[name][0][RIGHT])
+    right = str(sample[RIGHT])
     after = score(reward, ["", ""], [right, "\x1b[0m no such answer"], **{k: [v] * 2 for k, v in row.items()})
-    assert after.values[0] == 1.0 and (after.values[1] == 0.0 or name == "short")
+    assert after.values[0] == 1.0 and ((after.values[1] or 0.0) <= 0.05 or name == "short")
