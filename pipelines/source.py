@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from engines.spelling import did_you_mean
 from pipelines.errors import RecipeError
 
 Keys = tuple[str | int, ...]
@@ -124,10 +124,7 @@ def assign(data: Any, keys: Sequence[str], value: Any, what: str) -> Keys:
 def nearest(word: str, among: Iterable[str]) -> str:
     """`; did you mean …?`, else `; there are: …`, else nothing."""
     names = sorted(among)
-    close = difflib.get_close_matches(word, names, n=1)
-    if close:
-        return f"; did you mean `{close[0]}`?"
-    return f"; there are: {', '.join(names)}" if names else ""
+    return did_you_mean(word, names, f"; there are: {', '.join(names)}" if names else "")
 
 
 def parse_assignment(text: str) -> tuple[list[str], Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from engines.spelling import did_you_mean
 from tasks.draw import uniform
 
 Row = Mapping[str, Any]
@@ -68,10 +68,7 @@ def unknown_score(name: str) -> str | None:
     names = [*SCORES, RANDOM]
     if name in names:
         return None
-    near = difflib.get_close_matches(name, names, 1)
-    return f"no score is called {name!r}" + (
-        f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
-    )
+    return f"no score is called {name!r}" + did_you_mean(name, names, f"; there are {', '.join(names)}", quote="'")
 
 
 def all_scores(rows: Sequence[Row], seed: int) -> dict[str, list[float | None]]:
