@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 LETTERS = string.ascii_lowercase + ".=+ " + string.digits
-TEMPLATE = (
-    "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}={% else %}<eos>{% endif %}"
-)
+TEMPLATE = "{% for m in messages %}{{ m['content'] + ('=' if m['role'] == 'user' else '<eos>') }}{% endfor %}"
 
 
 @pytest.fixture(scope="session")
