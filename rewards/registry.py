@@ -60,6 +60,19 @@ _ENTRIES = {
         Entry("short", "rewards.forms:short", 1, "1 up to `target` tokens, falling to 0 at twice as many"),
         Entry("sudoku", "rewards.puzzles:sudoku", 1, "1 where the whole grid keeps the clues and the rules"),
         Entry("sudoku_cells", "rewards.puzzles:sudoku_cells", 1, "the share of empty cells that are filled right"),
+        # Of a package above: named, so that it is imported when asked for.
+        Entry(
+            "triad_consistency",
+            "selfrefine.triad.rewards:triad_consistency",
+            1,
+            "how well a frozen model rebuilds question and answer from each other and the image",
+        ),
+        Entry(
+            "visual_gain",
+            "selfrefine.triad.rewards:visual_gain",
+            1,
+            "nats by which the image makes the answer more likely to a frozen model",
+        ),
         Entry("vqa_accuracy", "rewards.builtin:vqa_accuracy", 1, "agreement with the answers of ten annotators"),
     )
 }

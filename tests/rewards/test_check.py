@@ -61,7 +61,8 @@ def test_what_ships_passes(name: str) -> None:
 
 
 def test_every_builtin_has_rows_of_its_own() -> None:
-    assert {entry.name for entry in entries() if isinstance(entry.version, int)} == set(SAMPLES)
+    asking_a_model = {"triad_consistency", "visual_gain"}
+    assert {entry.name for entry in entries() if isinstance(entry.version, int)} == set(SAMPLES) | asking_a_model
 
 
 @pytest.mark.parametrize("name", FAULTS)
