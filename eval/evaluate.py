@@ -96,7 +96,7 @@ def _grade(
         if answer is not None and generation.finish == "stop"
     ]
     given = [problems[row] for row in rows]
-    names = dict.fromkeys(name for problem in given for name in problem.columns)
+    names = dict.fromkeys(name for problem in problems for name in problem.columns)
     scores = score(
         reward,
         [requests[row].messages for row in rows],

@@ -112,6 +112,23 @@ def runs_diff(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="LLaDA's weights, or a causal Llama or Qwen.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The directory to write.")],
+) -> None:
+    """Write a masked-diffusion model of a stock class, made from another checkpoint."""
+    with _one_line():
+        from pipelines.errors import RunError
+        from pipelines.files import whole
+        from selfrefine.diffusion.conversion import convert as made
+
+        if target.exists():
+            raise RunError(f"{target}: exists already; name another directory")
+        with whole(target) as path:
+            typer.echo(made(source, path))
+
+
+@app.command()
 def report(run: RunName, runs: Runs = Path("runs")) -> None:
     """Write report.html anew from whatever the run has finished."""
     with _one_line():

@@ -62,10 +62,8 @@ def convert(source: Path, target: Path) -> str:
     """Writes a masked-diffusion model of a stock class to `target`; returns a line on what was done.
 
     Raises:
-        EngineError: `source` is of no kind that is known, is masked already, or is not whole; `target` exists.
+        EngineError: `source` is of no kind that is known, is masked already, or is not whole.
     """
-    if target.exists():
-        raise EngineError(f"{target}: exists already; name another directory")
     if not (source / "config.json").is_file():
         raise EngineError(f"{source}: no config.json, so this is no Hugging Face model directory")
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))

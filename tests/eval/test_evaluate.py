@@ -12,6 +12,7 @@ from eval.suites import CompareError, Suite, digest
 from eval.summary import constant_baseline, summarise
 from eval.trial import Trial
 from rewards.builtin import exact_match
+from rewards.puzzles import countdown
 from tasks.problem import Problem
 
 
@@ -117,6 +118,16 @@ def test_the_reward_sees_only_what_was_extracted() -> None:
     trials = list(evaluate(YES[:3], Parrot(answers), spy, SUITE, label="a", suite_digest="d"))
     assert set(seen) == {"yes"}
     assert [trial.outcome for trial in trials] == ["ungraded", "unparsed", "truncated"]
+
+
+def test_a_reward_with_columns_meets_a_chunk_without_any_answer() -> None:
+    problems = [Problem("a", "make 3", "1+2", columns={"numbers": [1, 2], "target": 3})]
+    suite = Suite("test", "countdown", Decoding(max_new_tokens=4))
+    cut, right = (
+        list(evaluate(problems, Parrot({"a": answer}), countdown, suite, label="x", suite_digest="y"))
+        for answer in (("1+", "length"), "2+1")
+    )
+    assert (cut[0].outcome, right[0].outcome) == ("truncated", "correct")
 
 
 def test_summary_counts_each_failure_on_its_own_line() -> None:
