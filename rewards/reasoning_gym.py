@@ -12,13 +12,15 @@ from typing import Any
 
 from rewards.answer import final_answer
 from rewards.contract import RewardError, note
-from rewards.pool import SECONDS, Verdict, shared
+from rewards.pool import Verdict, shared
 from rewards.text import Completion, text_of
 from tasks.gym_package import PREFIX, known, outline
 from tasks.problem import TaskError
 
 MOST_CHARACTERS = 16_384
 """Of an answer; the longest gold answers, boards of 30 by 30, have about 2,000."""
+SECONDS = 10.0
+"""For one call: the first to a dataset opens it, word lists and all."""
 _WORKER = "rewards.gym_worker"
 
 _EVAL = "its scorer runs the answer as Python (eval)"
