@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import typer.main
 import yaml
+from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.trl_options import check_trl, choices, config_fields
@@ -57,6 +58,7 @@ def test_options_are_frozen() -> None:
     assert found == {
         "run": ["RECIPE", "OVERRIDES", "--only", "--from", "--until", "--plan", "--runs"],
         "report": ["RUN", "--runs"],
+        "convert": ["SOURCE", "TARGET"],
         "doctor": ["--repair"],
         "runs list": ["--runs"],
         "runs show": ["RUN", "--runs"],
@@ -68,6 +70,23 @@ def test_options_are_frozen() -> None:
         "tasks list": [],
         "tasks show": ["NAME", "OVERRIDES", "--split", "-n"],
     }
+
+
+def test_convert_writes_a_masked_model_or_says_in_a_line_why_not(tmp_path: Path) -> None:
+    from selfrefine.build import BuildSpec, build_model
+
+    build_model(
+        BuildSpec(architecture="llama", hidden_size=32, layers=1, heads=2), ["abc"], tmp_path / "causal", seed=0
+    )
+    done = CliRunner().invoke(app, ["convert", str(tmp_path / "causal"), str(tmp_path / "masked")])
+    assert done.exit_code == 0 and "tune it before use" in done.output
+    config = json.loads((tmp_path / "masked/config.json").read_text())
+    assert config["is_causal"] is False and isinstance(config["mask_token_id"], int)
+    again = CliRunner().invoke(app, ["convert", str(tmp_path / "causal"), str(tmp_path / "masked")])
+    assert again.exit_code == 2 and "exists already" in again.output
+    again = CliRunner().invoke(app, ["convert", str(tmp_path / "nothing"), str(tmp_path / "new")])
+    assert again.exit_code == 2 and "no config.json" in again.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["causal", "masked"]
 
 
 @pytest.mark.parametrize(
