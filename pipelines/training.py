@@ -16,9 +16,25 @@ if TYPE_CHECKING:
     from selfrefine.sft import Example, SftSettings
     from tasks.problem import Problem
 
+WARNINGS_FILE = "warnings.txt"
 ACCEPTED_FILE = "accepted.parquet"
 NUMBERS_FILE = "training.json"
 """Inside a checkpoint, so that one is there with the other: the numbers its training returned."""
+
+
+class Warnings:
+    """One-line warnings of a training, kept in a file of the stage so that a kill loses none. Each is said once."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / WARNINGS_FILE
+
+    def add(self, line: str) -> None:
+        if line not in self.lines():
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    def lines(self) -> list[str]:
+        return self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
 
 
 def start_checkpoint(context: StageContext, kinds: Sequence[str], texts: Sequence[str] = ()) -> str:

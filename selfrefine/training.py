@@ -172,6 +172,13 @@ def last_save(saves: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
+def whole_epochs(save: Path | None) -> int:
+    """How many epochs were over when a save was written."""
+    from transformers import TrainerState
+
+    return int(TrainerState.load_from_json(str(save / "trainer_state.json")).epoch + 1e-6) if save else 0
+
+
 def run(
     trainer: Any,
     resume: Path | None,

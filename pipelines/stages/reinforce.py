@@ -12,7 +12,7 @@ from engines.base import turns
 from engines.settings import VllmSettings, missing_engine
 from pipelines.errors import RunError
 from pipelines.stage import Number, StageResult, TrainingSettings
-from pipelines.training import start_checkpoint, trained
+from pipelines.training import Warnings, start_checkpoint, trained
 from selfrefine.stepwise.reinforce import OWNED_KEYS, ReinforceSettings
 
 if TYPE_CHECKING:
@@ -59,18 +59,17 @@ class ReinforceStage(ReinforceSettings, TrainingSettings):
         if not rows.problems:
             raise RunError(f"nothing to train on; data.{self.data} has no problems with answers")
         start = start_checkpoint(context, self.accepts)
-        warnings: list[str] = []
+        warnings = Warnings(context.directory)
 
         def fit(directory: Path, saves: Path, **surroundings: Any) -> dict[str, float | int]:
             return reinforce(
-                rows.problems, self._messages, start, directory, saves, self, context.seed, warn=warnings.append,
+                rows.problems, self._messages, start, directory, saves, self, context.seed, warn=warnings.add,
                 **surroundings,
             )  # fmt: skip
 
         numbers = trained(context, self.steps, fit)
-        return StageResult(
-            len(rows.problems) + sum(rows.left_out.values()), len(rows.problems), rows.left_out, numbers, warnings
-        )
+        rows_in = len(rows.problems) + sum(rows.left_out.values())
+        return StageResult(rows_in, len(rows.problems), rows.left_out, numbers, warnings.lines())
 
     def _messages(self, problem: Problem) -> list[Message]:
         return turns(problem.question + self.suffix, self.system or None)

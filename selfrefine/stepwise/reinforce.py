@@ -10,12 +10,21 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engines.base import Message
-from engines.settings import BlockSettings
+from engines.settings import INERT, BlockSettings
 from rewards.contract import RewardError, columns_of
 from rewards.registry import load
 from selfrefine.stepwise.settings import Likelihood, StepCredit
 from selfrefine.training import OWNED_KEYS as COMMON_KEYS
-from selfrefine.training import LoadedAlready, OptimiserSettings, begin, is_first, on_one_device, processes, run
+from selfrefine.training import (
+    LoadedAlready,
+    OptimiserSettings,
+    begin,
+    is_first,
+    on_one_device,
+    processes,
+    run,
+    whole_epochs,
+)
 from tasks.problem import Problem
 
 OWNED_KEYS = COMMON_KEYS | {
@@ -83,6 +92,12 @@ class ReinforceSettings(OptimiserSettings):
     rewards: Sequence[RewardUse] = Field(
         (RewardUse(reward="exact_match"),), min_length=1, description="what completions are graded by, added up"
     )
+    reward_timeout: float = Field(
+        600.0,
+        gt=0,
+        description="seconds that a reward may take for a batch",
+        json_schema_extra=INERT,
+    )
     step_credit: StepCredit = Field(StepCredit(), description="credit for progress inside a completion")
     diffusion: MaskedSettings = Field(
         MaskedSettings(), description="how a masked-diffusion model is sampled and scored"
@@ -149,7 +164,7 @@ def reinforce(
     from trl import GRPOConfig
 
     from engines.masked import check_reads_ahead, is_masked, mask_token_of, refuse_masked
-    from rewards.watch import Watched
+    from selfrefine.stepwise.graded import Graded
     from selfrefine.stepwise.trainer import StepCreditTrainer
     from selfrefine.stepwise.window import check_window
 
@@ -190,14 +205,21 @@ def reinforce(
         }
 
     class _Trainer(LoadedAlready, kind):  # type: ignore[misc]
-        pass
+        def _get_train_sampler(self, dataset: Any = None) -> Any:
+            # It draws the order of an epoch after that of the one before, and knows nothing of a save.
+            sampler = super()._get_train_sampler(dataset)
+            for _ in range(whole_epochs(resume)):
+                next(iter(sampler), None)
+            return sampler
+
+    heard = warn if is_first() else _unheard
 
     def make() -> _Trainer:
         return _Trainer(
             model=model,
             args=on_one_device(config),
             reward_funcs=[
-                Watched(load(use.reward, use.options), use.name, settings.group, warn if is_first() else _unheard)
+                Graded(load(use.reward, use.options), use.name, settings.group, heard, settings.reward_timeout)
                 for use in settings.rewards
             ],
             train_dataset=_dataset(problems, message_of, columns),
@@ -208,7 +230,8 @@ def reinforce(
         )
 
     with _sampling(settings.sampler, make) as trainer:
-        check_window(trainer, problems, settings.steps * settings.prompts)
+        if resume is None:
+            check_window(trainer, problems, settings.steps * settings.prompts)
 
         def enough() -> bool:
             return settings.generated_tokens is not None and trainer.generated_tokens >= settings.generated_tokens

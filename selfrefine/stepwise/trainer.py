@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from trl import GRPOTrainer
 from trl.data_utils import is_conversational
+from trl.trainer.utils import nanstd
 
 from rewards.contract import score
 from selfrefine.stepwise import credit
@@ -214,16 +215,15 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         return decoded
 
     def _scale(self, rewards: Tensor) -> Tensor | None:
-        """(B,): what TRL divided the advantages by; None where it did not."""
+        """(B,): what TRL divided the advantages by, NaN in a group with one score; None where it did not."""
         if self.scale_rewards == "none":
             return None
         total = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
         total[rewards.isnan().all(1)] = torch.nan
-        groups = total[None] if self.scale_rewards == "batch" else total.view(-1, self.num_generations)
-        known = (~groups.isnan()).sum(1, keepdim=True)
-        squares = (groups - groups.nanmean(1, keepdim=True)).square().nansum(1, keepdim=True)
-        deviation: Tensor = (squares / (known - 1).clamp(min=1)).sqrt().expand_as(groups)
-        return deviation.reshape(-1).add(_EPSILON)
+        if self.scale_rewards == "batch":
+            return nanstd(total).expand_as(total) + _EPSILON
+        groups = total.view(-1, self.num_generations)
+        return nanstd(groups, dim=1).repeat_interleave(self.num_generations) + _EPSILON
 
     def _local(self, rows: int) -> slice:
         start = self.accelerator.process_index * rows

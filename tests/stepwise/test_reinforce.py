@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from rewards.contract import RewardError
 from selfrefine.build import BuildSpec, build_model
 from selfrefine.stepwise.reinforce import ReinforceSettings, reinforce
 from selfrefine.training import TrainingStopped
-from tasks.problem import Problem
+from tasks.problem import Problem, TaskError
 
 REWARD = """
 def vowels(prompts, completions, *, letters, **columns):
     \"\"\"The share of a completion that is made of the wanted letters.\"\"\"
     texts = [each if isinstance(each, str) else each[-1]["content"] for each in completions]
     return [sum(sign in wanted for sign in text) / max(8, len(text)) for text, wanted in zip(texts, letters)]
+
+def odd(prompts, completions, **columns):
+    return [float(len(each[-1]["content"]) % 2) for each in completions]
 
 def some(prompts, completions, *, letters, **columns):
     return [float(value > 0.3) for value in vowels(prompts, completions, letters=letters)]
@@ -117,7 +121,8 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_stopped_training_ends_with_the_same_weights(
     tiny_text: str, problems: list[Problem], rewards: str, tmp_path: Path
 ) -> None:
-    chosen = settings(rewards)
+    """Also where it stops in a later epoch: each has an order of its own."""
+    problems, chosen = problems[:4], settings(rewards, rewards=[{"reward": f"{rewards}:odd"}])
     reinforce(problems, ask, tiny_text, tmp_path / "whole", tmp_path / "saves", chosen, seed=1)
     asked = 0
 
@@ -142,6 +147,56 @@ def test_a_reward_that_wants_another_column_is_named(
     bare = [Problem("0", "what?", "a")]
     with pytest.raises(RewardError, match="wants the column 'letters'; there are: answer, kind, question"):
         reinforce(bare, ask, tiny_text, tmp_path / "out", tmp_path / "saves", settings(rewards), seed=1)
+
+
+def test_a_prompt_that_leaves_no_room_is_named_before_the_first_step(
+    model: str, problems: list[Problem], rewards: str, tmp_path: Path
+) -> None:
+    """With its image, as the model reads it; the context is 256 tokens."""
+    long = Problem("long one", "what is it? " * 200, "a", problems[0].image, columns=problems[0].columns)
+    rows: list[Any] = []
+    with pytest.raises(TaskError) as raised:
+        reinforce(
+            [*problems, long], ask, model, tmp_path / "out", tmp_path / "saves", settings(rewards, steps=9), seed=1,
+            on_log=rows.append,
+        )  # fmt: skip
+    assert re.fullmatch(
+        r"problem long one: its prompt takes \d+ tokens, which with max_new_tokens 12 is more than the model's context "
+        r"of 256 \(1 of 9 problems are too long\); lower max_new_tokens, or leave them out of the data",
+        str(raised.value),
+    )
+    assert not rows
+    with pytest.raises(TaskError, match=r"problem \d: .* max_new_tokens 250 .* \(4 of 4 problems"):
+        few = settings(rewards, steps=2, max_new_tokens=250)  # so only the four that two steps ask for are looked at
+        reinforce(problems, ask, model, tmp_path / "out", tmp_path / "saves", few, seed=1)
+
+
+def test_branches_see_the_images_of_their_prompt(
+    model: str, problems: list[Problem], rewards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfrefine.stepwise import trainer as module
+
+    seen: list[tuple[list[int], list[int], list[list[int]], Any]] = []
+
+    class Spied(module.Branches):
+        def sample(self, begun: Any, count: int) -> Any:
+            found = super().sample(begun, count)
+            whole, _, _ = self._trainer._tokenize_prompts([each.prompt for each in begun])
+            token = self._trainer.model.config.image_token_id
+            seen.extend(
+                (ids, each.prefix, branches, token) for ids, each, branches in zip(whole, begun, found, strict=True)
+            )
+            return found
+
+    monkeypatch.setattr(module, "boundaries", lambda pieces, gap: list(range(1, len(pieces))))
+    monkeypatch.setattr(module, "Branches", Spied)
+    chosen = settings(rewards, steps=2, rewards=[{"reward": f"{rewards}:odd"}])
+    reinforce(problems, ask, model, tmp_path / "out", tmp_path / "saves", chosen, seed=1)
+    assert seen
+    for prompt, prefix, branches, token in seen:
+        assert prompt.count(token) > 1 and token not in prefix
+        for ids in branches:
+            assert ids[: len(prefix)] == prefix and len(prefix) < len(ids) <= 12 and token not in ids
 
 
 @pytest.mark.parametrize(
