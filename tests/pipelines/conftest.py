@@ -17,7 +17,13 @@ REAL = (
     *("torch", "datasets", "peft.peft_model", "scipy.stats", "pyarrow.parquet", "matplotlib.figure", "trl.trainer"),
     *("transformers.models.auto.modeling_auto", "transformers.models.auto.processing_auto"),
     *("transformers.models.qwen2_5_vl.modeling_qwen2_5_vl", "transformers.models.qwen2_5_vl.processing_qwen2_5_vl"),
-    *("trl.trainer.sft_trainer", "engines.transformers", "pipelines.report.page", "eval.compare"),
+    *(
+        "trl.trainer.sft_trainer",
+        "trl.trainer.grpo_trainer",
+        "engines.transformers",
+        "pipelines.report.page",
+        "eval.compare",
+    ),
 )
 CHILD = Path(__file__).with_name("child.py")
 TIMES = {"started", "seconds", "attempts", "peak_memory_mib", "time", "revision", "uncommitted_changes"}

@@ -50,3 +50,88 @@ def test_a_sampler_that_is_not_installed_is_a_line_of_the_plan(monkeypatch: pyte
     (line,) = lines("vllm")
     assert line.startswith("stages.second.sampler: vllm is not installed; pip install 'trivium-reasoning[vllm]'")
     assert lines("transformers") == []
+
+
+REWARDS = """
+import time
+
+def raises(prompts, completions, **columns):
+    raise KeyError("gold")
+
+def short(prompts, completions, **columns):
+    return [1.0]
+
+def nan(prompts, completions, **columns):
+    return [float("nan")] * len(completions)
+
+def strings(prompts, completions, **columns):
+    return ["1.0"] * len(completions)
+
+def never(prompts, completions, **columns):
+    time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("rewards=[{{reward: '{file}:raises'}}]", "reward `raises` raised KeyError: 'gold'"),
+        ("rewards=[{{reward: '{file}:short'}}]", "reward `short` returned 1 scores for 4 completions"),
+        (
+            "rewards=[{{reward: '{file}:nan'}}]",
+            "reward `nan` returned nan for completion 0; a score is a",
+        ),
+        (
+            "rewards=[{{reward: '{file}:strings'}}]",
+            "reward `strings` returned '1.0' for completion 0; a score",
+        ),
+        ("max_new_tokens=1000", "which with max_new_tokens 1000 is more than the model's context of "),
+    ],
+)
+def test_what_a_training_cannot_go_on_with_is_one_line(
+    real_children: Any, tmp_path: Path, override: str, complaint: str
+) -> None:
+    asked = real_children.trivium(
+        "run", recipe(tmp_path), "--runs", tmp_path, "stages.reinforce." + override.format(file=tmp_path / "bad.py")
+    )
+    assert_one_line(asked, complaint)
+
+
+def test_a_reward_that_never_returns_is_one_line(real_children: Any, tmp_path: Path) -> None:
+    never = f"stages.reinforce.rewards=[{{reward: '{tmp_path / 'bad.py'}:never'}}]"
+    timeout = "stages.reinforce.reward_timeout=0.5"
+    asked = real_children.trivium("run", recipe(tmp_path), "--runs", tmp_path, never, timeout)
+    assert_one_line(
+        asked, "reward `never` did not return within 0.5 seconds for 4 completions; make it faster, or raise"
+    )
+
+
+def test_a_group_that_cannot_be_split_is_a_line_of_the_plan(real_children: Any, tmp_path: Path) -> None:
+    overrides = ["stages.reinforce.group=3", "stages.reinforce.accumulate=4", "--plan"]
+    asked = real_children.trivium("run", recipe(tmp_path), "--runs", tmp_path, *overrides)
+    assert_one_line(asked, "prompts 2 × group 3 cannot be split into 4 equal passes")
+
+
+def recipe(folder: Path) -> Path:
+    (folder / "bad.py").write_text(REWARDS)
+    (folder / "data.jsonl").write_text("".join(f'{{"question": "what is {i}?", "answer": "a"}}\n' for i in range(4)))
+    build = {"architecture": "llama", "hidden_size": 32, "layers": 1, "heads": 2, "kv_heads": 1, "vocab_size": 300,
+             "max_length": 128}  # fmt: skip
+    path = folder / "recipe.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "name": "tiny",
+                "model": {"build": build},
+                "data": {"labelled": {"task": "table", "source": str(folder / "data.jsonl")}},
+                "stages": [{"kind": "reinforce", "steps": 1, "prompts": 2, "group": 2, "max_new_tokens": 6}],
+            }
+        )
+    )
+    return path
+
+
+def assert_one_line(asked: Any, complaint: str) -> None:
+    assert asked.code == 2, asked.text
+    lines = [line for line in asked.text.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and complaint in lines[0] and "Traceback" not in asked.text, asked.text

@@ -1,0 +1,142 @@
+# ruff: noqa: E402
+"""Run by torchrun for `test_two_processes.py`: trains in two processes; each writes what it saw to `seen-RANK.json`.
+
+Arguments: a tiny model with a token for each letter, one that has a chat template, a directory to write to.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+# TRL imports it where it is installed, for seconds.
+sys.modules["vllm"] = None  # type: ignore[assignment]
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, ProgressCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from selfrefine.stepwise import trainer as module
+from selfrefine.stepwise.credit import group_mean
+from selfrefine.stepwise.reinforce import ReinforceSettings, reinforce
+from selfrefine.stepwise.settings import StepCredit
+from selfrefine.stepwise.trainer import StepCreditTrainer
+from selfrefine.training import TrainingStopped, is_first, processes
+from tasks.problem import Problem
+
+# Trainer resumes each of several processes on its own device, and torch loads onto `cuda:1` but not onto `cpu:1`.
+torch.serialization.register_package(
+    15, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
+)
+
+ROWS, GROUP = 6, 4  # of one process; so the second of three groups lies in both
+
+
+def letters_of_prompt(prompts: Any, completions: Any, **columns: Any) -> list[float]:
+    return [float(any(sign in prompt for sign in text)) for prompt, text in zip(prompts, completions, strict=True)]
+
+
+def trained(kind: Any, model: str, folder: Path, **further: Any) -> Any:
+    config = GRPOConfig(
+        output_dir=str(folder), per_device_train_batch_size=ROWS, num_generations=GROUP, max_completion_length=12,
+        max_steps=3, learning_rate=1e-2, logging_steps=1, report_to=[], bf16=False, use_cpu=True, seed=3,
+        save_strategy="no", gradient_checkpointing=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    trainer = kind(
+        model=model, args=config, reward_funcs=[letters_of_prompt],
+        train_dataset=Dataset.from_dict({"prompt": ["ab", "cd", "abc", "d"] * 4}), **further,
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.train()
+    return trainer
+
+
+class Spied(StepCreditTrainer):
+    """Keeps what each round knew and did."""
+
+    rounds: list[dict[str, Any]]
+
+    def _credited(self, kept: Any, outcome: Any, advantages: Any, mask: Any) -> Any:
+        texts = self.processing_class.batch_decode(kept.completion_ids, skip_special_tokens=True)
+        self.rounds.append(
+            {"prompts": list(kept.prompts), "texts": texts, "means": group_mean(outcome, GROUP).tolist(), "calls": []}
+        )
+        credited = super()._credited(kept, outcome, advantages, mask)
+        self.rounds[-1]["credited"] = credited.tolist()
+        return credited
+
+    def _continued(self, kept: Any, wanted: Any) -> Any:
+        open_rows = [cut for _, cut in wanted if cut != module.NO_CUT]
+        self.rounds[-1]["calls"].append([len(wanted), len(open_rows)])
+        return super()._continued(kept, wanted)
+
+
+def log_of(trainer: Any) -> list[list[float]]:
+    return [[row["loss"], row["grad_norm"]] for row in trainer.state.log_history if "loss" in row]
+
+
+def whole_method(chatting: str, folder: Path) -> dict[str, Any]:
+    reward = folder / "odd.py"
+    if is_first():
+        reward.write_text(
+            "def odd(prompts, completions, **columns):\n"
+            "    return [float(len(each[-1]['content']) % 2) for each in completions]\n"
+        )
+    torch.distributed.barrier()
+    settings = ReinforceSettings.model_validate(
+        {
+            "steps": 4, "prompts": 3, "group": GROUP, "max_new_tokens": 8, "learning_rate": 3e-3, "save_every": 2,
+            "rewards": [{"reward": f"{reward}:odd"}], "step_credit": {"gap": 1},
+        }
+    )  # fmt: skip
+    problems = [Problem(f"{i}", f"what is {i}?", "a") for i in range(6)]
+    logged: list[int] = []
+    asked = 0
+
+    def third_step_of_the_second() -> bool:
+        nonlocal asked
+        asked += 1
+        return not is_first() and asked == 3
+
+    def train(name: str, **further: Any) -> Any:
+        return reinforce(
+            problems, lambda problem: [{"role": "user", "content": problem.question}], chatting, folder / name,
+            folder / f"{name}-saves", settings, 1, on_log=lambda row: logged.append(row["step"]), **further,
+        )  # fmt: skip
+
+    numbers = train("whole")
+    try:
+        train("stopped", should_stop=third_step_of_the_second)
+        stopped = ""
+    except TrainingStopped as error:
+        stopped = str(error)
+    train("stopped")
+    there = sorted(path.name for path in (folder / "stopped").iterdir())
+    return {"logged": logged, "stopped": stopped, "numbers": numbers, "there": there}
+
+
+def main(tiny: str, chatting: str, out: str) -> None:
+    folder = Path(out)
+    Spied.rounds = []
+    plain = trained(GRPOTrainer, tiny, folder)
+    weightless = trained(StepCreditTrainer, tiny, folder, step_credit=StepCredit(weight=0, group_filter="none"))
+    module.boundaries = lambda pieces, gap: list(range(1, len(pieces)))  # type: ignore[assignment]
+    credited = trained(Spied, tiny, folder, step_credit=StepCredit(cuts=2))
+    seen = {
+        "processes": processes(),
+        "plain": log_of(plain),
+        "weightless": log_of(weightless),
+        "credited": log_of(credited),
+        "rounds": Spied.rounds,
+        "whole": whole_method(chatting, folder),
+    }
+    (folder / f"seen-{torch.distributed.get_rank()}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
