@@ -220,10 +220,12 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
             return None
         total = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
         total[rewards.isnan().all(1)] = torch.nan
+        deviation: Tensor
         if self.scale_rewards == "batch":
-            return nanstd(total).expand_as(total) + _EPSILON
-        groups = total.view(-1, self.num_generations)
-        return nanstd(groups, dim=1).repeat_interleave(self.num_generations) + _EPSILON
+            deviation = nanstd(total).expand_as(total)
+        else:
+            deviation = nanstd(total.view(-1, self.num_generations), dim=1).repeat_interleave(self.num_generations)
+        return deviation + _EPSILON
 
     def _local(self, rows: int) -> slice:
         start = self.accelerator.process_index * rows
