@@ -24,13 +24,15 @@ Seen = tuple[dict[str, Any], dict[str, Any], Path]
 @pytest.fixture(scope="module")
 def seen(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     """What both processes saw, and the directory they wrote to."""
-    chatting, out = tmp_path_factory.mktemp("chatting"), tmp_path_factory.mktemp("out")
-    spec = BuildSpec(architecture="llama", hidden_size=32, layers=1, heads=2, kv_heads=1, vocab_size=300)
-    build_model(spec, ["what is it? a e"], chatting, seed=0)
+    out, models = tmp_path_factory.mktemp("out"), []
+    for architecture in ("llama", "masked_llama"):
+        models.append(str(tmp_path_factory.mktemp(architecture)))
+        spec = BuildSpec(architecture=architecture, hidden_size=32, layers=1, heads=2, kv_heads=1, vocab_size=300)
+        build_model(spec, ["what is it? a e"], Path(models[-1]), seed=0)
     script = Path(__file__).with_name("two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     done = subprocess.run(
-        [*command, tiny, str(chatting), str(out)],
+        [*command, tiny, *models, str(out)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
@@ -76,6 +78,15 @@ def test_the_first_process_alone_writes_and_both_stop_together(seen: Seen) -> No
     assert "training_args.bin" not in one["whole"]["there"]
     whole, stopped = (load_file(out / name / "model.safetensors") for name in ("whole", "stopped"))
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+def test_a_masked_diffusion_model_trains_in_two_processes(seen: Seen) -> None:
+    one, other, out = seen
+    assert one["masked"]["numbers"] == other["masked"]["numbers"]
+    assert one["masked"]["numbers"]["branch tokens"] > 0
+    uids = [sorted(a + b) for a, b in zip(one["masked"]["uids"], other["masked"]["uids"], strict=True)]
+    assert uids == [list(range(12 * step, 12 * step + 12)) for step in range(3)]
+    assert (out / "masked/model.safetensors").is_file()
 
 
 def test_completions_that_cannot_be_shared_out_are_refused() -> None:

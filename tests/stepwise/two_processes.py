@@ -1,7 +1,8 @@
 # ruff: noqa: E402
 """Run by torchrun for `test_two_processes.py`: trains in two processes; each writes what it saw to `seen-RANK.json`.
 
-Arguments: a tiny model with a token for each letter, one that has a chat template, a directory to write to.
+Arguments: a tiny model with a token for each letter, one that has a chat template, a masked-diffusion one that has one,
+a directory to write to.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from selfrefine.diffusion.trainer import MaskedCreditTrainer
 from selfrefine.stepwise import trainer as module
 from selfrefine.stepwise.credit import group_mean
 from selfrefine.stepwise.reinforce import ReinforceSettings, reinforce
@@ -120,7 +122,32 @@ def whole_method(chatting: str, folder: Path) -> dict[str, Any]:
     return {"logged": logged, "stopped": stopped, "numbers": numbers, "there": there}
 
 
-def main(tiny: str, chatting: str, out: str) -> None:
+def masked_method(masked: str, folder: Path) -> dict[str, Any]:
+    """Several passes before each backward one, rows that end early in one process only, branches."""
+    uids: list[list[int]] = []
+    compute = MaskedCreditTrainer._compute_loss
+
+    def spy(self: Any, model: Any, inputs: Any) -> Any:
+        uids.append(inputs["row_uid"].tolist())
+        return compute(self, model, inputs)
+
+    MaskedCreditTrainer._compute_loss = spy  # type: ignore[method-assign]
+    settings = ReinforceSettings.model_validate(
+        {
+            "steps": 3, "prompts": 3, "group": GROUP, "max_new_tokens": 8, "learning_rate": 3e-3,
+            "rewards": [{"reward": f"{folder / 'odd.py'}:odd"}], "step_credit": {"branches": 1},
+            "diffusion": {"block_length": 4, "steps_per_block": 2, "likelihood": "blocks"},
+        }
+    )  # fmt: skip
+    problems = [Problem(f"{i}", f"what is {i}?", "a") for i in range(6)]
+    numbers = reinforce(
+        problems, lambda problem: [{"role": "user", "content": problem.question}], masked, folder / "masked",
+        folder / "masked-saves", settings, 1,
+    )  # fmt: skip
+    return {"numbers": numbers, "uids": uids}
+
+
+def main(tiny: str, chatting: str, masked: str, out: str) -> None:
     folder = Path(out)
     Spied.rounds = []
     plain = trained(GRPOTrainer, tiny, folder)
@@ -134,6 +161,7 @@ def main(tiny: str, chatting: str, out: str) -> None:
         "credited": log_of(credited),
         "rounds": Spied.rounds,
         "whole": whole_method(chatting, folder),
+        "masked": masked_method(masked, folder),
     }
     (folder / f"seen-{torch.distributed.get_rank()}.json").write_text(json.dumps(seen))
 
