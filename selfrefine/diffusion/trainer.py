@@ -22,7 +22,7 @@ from tasks.draw import seed64
 
 
 class MaskedCreditTrainer(StepCreditTrainer):
-    """A trace is cut between two steps of the sampler, where a block begins; a branch resumes from there.
+    """A trace is cut between two steps of the sampler; a branch resumes from there.
 
     Args:
         likelihood: how the log-probabilities in the loss are estimated.
@@ -53,7 +53,7 @@ class MaskedCreditTrainer(StepCreditTrainer):
         keys = [(seed64("rollout", self.args.seed, uid), 0) for uid in uids]
         device = self.accelerator.device
         blank = Canvases.blank(prompt_ids, self._schedule.length, self._mask_id, keys, str(device))
-        guess_at = self._schedule.boundaries if self.step_credit.credit == "one_step" else ()
+        guess_at = self._cut_steps() if self.step_credit.credit == "one_step" else ()
         canvases, denoiser = self._run(blank, guess_at)
         # What is asked of the likelihood before the batch exists is about these rows, for all inner iterations.
         self._canvases, self._inner = canvases, None
@@ -116,7 +116,11 @@ class MaskedCreditTrainer(StepCreditTrainer):
         return int((self._canvases.step_map != HIDDEN).sum())
 
     def _cuts(self, kept: Round, row: int) -> list[int]:
-        return self._schedule.boundaries
+        return self._cut_steps()
+
+    def _cut_steps(self) -> list[int]:
+        """The steps before which a trace may be cut."""
+        return self._schedule.boundaries if self.step_credit.cut == "block" else list(range(1, self._schedule.steps))
 
     def _segments(self, places: Tensor, mask: Tensor) -> Tensor:
         assert self._canvases is not None

@@ -33,7 +33,7 @@ class StepCredit(BaseModel):
     branches: int = Field(2, ge=1, description="completions sampled from each cut; one_step takes none")
     cuts: int = Field(1, ge=1, description="places in each trace where branches begin; progress takes one")
     gap: int = Field(
-        GAP, ge=1, description="least number of tokens between two cuts; masked-diffusion models are cut between blocks"
+        GAP, ge=1, description="autoregressive models: least number of tokens between two cuts"
     )
     gate: Literal["success", "advantage", "none"] = Field(
         "success", description="progress: rows that get credit; advantage is the published rule"

@@ -201,6 +201,12 @@ def test_segments_follow_the_steps_and_their_credit_sums_to_the_outcome(
         assert (segments[:, :4] <= 0).all() and (segments[:, 4:] != 0).sum() > 0
 
 
+def test_cuts_fall_between_blocks_or_before_any_step(train: Train) -> None:
+    for cut, steps in (("block", [2]), ("uniform", [1, 2, 3])):
+        found = train(steps=1, credit=StepCredit(credit="one_step", cuts=3, cut=cut))
+        assert sorted(found._canvases.guesses) == steps
+
+
 def test_what_cannot_work_is_refused(train: Train, masked: str) -> None:
     with pytest.raises(ValueError, match="canvas of 8 tokens"):
         train(max_completion_length=12)
