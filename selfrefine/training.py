@@ -130,6 +130,8 @@ def begin(
     processor = load_processor(checkpoint, trust_remote_code=trust_remote_code)
     resume = last_save(saves)
     model = load_model(str(resume or checkpoint), dtype=dtype, trust_remote_code=trust_remote_code, merge=False)
+    if resume and not isinstance(model, PeftModel):
+        model.config.name_or_path = checkpoint  # from which TRL loads a reference model: not from the save
     settings.set_trainable(model)
     adapter = settings.lora.config() if settings.lora and not isinstance(model, PeftModel) else None
     return processor, model, resume, adapter

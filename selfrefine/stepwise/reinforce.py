@@ -232,6 +232,8 @@ def reinforce(
     with _sampling(settings.sampler, make) as trainer:
         if resume is None:
             check_window(trainer, problems, settings.steps * settings.prompts)
+        else:
+            _restore_reference(trainer, checkpoint)
 
         def enough() -> bool:
             return settings.generated_tokens is not None and trainer.generated_tokens >= settings.generated_tokens
@@ -254,6 +256,21 @@ def _sampling(sampler: str, make: Callable[[], Any]) -> AbstractContextManager[A
 
         return sampling_by_vllm(make)
     return nullcontext(make())
+
+
+def _restore_reference(trainer: Any, checkpoint: str) -> None:
+    """The adapter that a policy is kept near to: that of the checkpoint or none, where TRL has taken the save's."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    from engines.checkpoint import is_adapter
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if "ref" not in getattr(model, "peft_config", {}):
+        return
+    if is_adapter(Path(checkpoint)):
+        set_peft_model_state_dict(model, load_peft_weights(checkpoint, device="cpu"), adapter_name="ref")
+    else:
+        model.delete_adapter("ref")
 
 
 def _unheard(line: str) -> None:

@@ -118,11 +118,14 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize(
+    "further", [{}, {"trl": {"beta": 0.5}}, {"trl": {"beta": 0.5}, "lora": {"r": 4}}], ids=["plain", "kl", "kl-lora"]
+)
 def test_a_stopped_training_ends_with_the_same_weights(
-    tiny_text: str, problems: list[Problem], rewards: str, tmp_path: Path
+    tiny_text: str, problems: list[Problem], rewards: str, further: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Also where it stops in a later epoch: each has an order of its own."""
-    problems, chosen = problems[:4], settings(rewards, rewards=[{"reward": f"{rewards}:odd"}])
+    """Also where it stops in a later epoch: each has an order of its own. The reference stays the first model."""
+    problems, chosen = problems[:4], settings(rewards, rewards=[{"reward": f"{rewards}:odd"}], **further)
     reinforce(problems, ask, tiny_text, tmp_path / "whole", tmp_path / "saves", chosen, seed=1)
     asked = 0
 
