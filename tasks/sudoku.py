@@ -1,4 +1,4 @@
-"""Sudoku puzzles with one solution, made by a seed: 4 by 4, 6 by 6 (boxes of 2 by 3) or 9 by 9.
+"""Sudoku puzzles made by a seed: 4 by 4, 6 by 6 (boxes of 2 by 3) or 9 by 9, with one solution or with any number.
 
 A puzzle is of the split that a hash of its clues says, so splits have none in common, whatever their sizes and seeds.
 """
@@ -22,20 +22,21 @@ EMPTY = {4: (6, 10), 6: (12, 20), 9: (30, 48)}
 
 
 def load(
-    split: str, side: int = 4, least_empty: int | None = None, most_empty: int | None = None, size: int = 500,
-    seed: int = 0,
+    split: str, side: int = 4, least_empty: int | None = None, most_empty: int | None = None, unique: bool = True,
+    size: int = 500, seed: int = 0,
 ) -> Rows:  # fmt: skip
     """`size` different puzzles. The question is the grid, `_` for an empty cell, the answer the same grid filled in.
 
+    `unique: false` leaves any cells empty, so that a puzzle may have many solutions, of which the answer is one.
     `columns` have what the rewards `sudoku` and `sudoku_cells` need. Raises `TaskError`.
     """
-    check(split, side, least_empty, most_empty, size, seed)
-    return _load(split, side, *_range(side, least_empty, most_empty), size, seed)
+    check(split, side, least_empty, most_empty, unique, size, seed)
+    return _load(split, side, *_range(side, least_empty, most_empty), unique, size, seed)
 
 
 def check(
-    split: str, side: int = 4, least_empty: int | None = None, most_empty: int | None = None, size: int = 500,
-    seed: int = 0,
+    split: str, side: int = 4, least_empty: int | None = None, most_empty: int | None = None, unique: bool = True,
+    size: int = 500, seed: int = 0,
 ) -> str | None:  # fmt: skip
     """Raises `TaskError` for an unknown split or a value that cannot be."""
     if split not in SPLITS:
@@ -46,15 +47,16 @@ def check(
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise TaskError(f"sudoku: {name} is a whole number of {least} or more, not {value!r}")
     low, high = _range(side, least_empty, most_empty)
-    most = EMPTY[side][1] + (2 if side == 4 else 4)  # beyond, hardly any grid still has one solution
+    # Beyond, hardly any grid still has one solution.
+    most = EMPTY[side][1] + (2 if side == 4 else 4) if unique else side * side - 1
     if not 1 <= low <= high <= most:
         raise TaskError(f"sudoku of side {side}: 1 ≤ least_empty ≤ most_empty ≤ {most}, not {low!r} and {high!r}")
     return None
 
 
 def count(
-    split: str, side: int = 4, least_empty: int | None = None, most_empty: int | None = None, size: int = 500,
-    seed: int = 0,
+    split: str, side: int = 4, least_empty: int | None = None, most_empty: int | None = None, unique: bool = True,
+    size: int = 500, seed: int = 0,
 ) -> int:  # fmt: skip
     """How many problems there are: as many as were asked for."""
     return size
@@ -122,10 +124,10 @@ def _search(
             return
 
 
-def puzzles(side: int, low: int, high: int, seed: int) -> Iterator[tuple[list[int], list[int]]]:
-    """(cells, solution) without end; each has one solution and `low` to `high` empty cells."""
+def puzzles(side: int, low: int, high: int, unique: bool, seed: int) -> Iterator[tuple[list[int], list[int]]]:
+    """(cells, solution) without end; each has `low` to `high` empty cells, and if `unique` no other solution."""
     for number in numbers():
-        generator = random.Random(seed64("sudoku", side, low, high, seed, number))
+        generator = random.Random(seed64("sudoku", side, low, high, unique, seed, number))
         solution = solutions([0] * (side * side), side, 1, generator)[0]
         wanted = generator.randint(low, high)
         cells, places = list(solution), list(range(side * side))
@@ -134,7 +136,7 @@ def puzzles(side: int, low: int, high: int, seed: int) -> Iterator[tuple[list[in
             if cells.count(0) == wanted:
                 break
             kept, cells[place] = cells[place], 0
-            if len(solutions(cells, side, 2)) > 1:
+            if unique and len(solutions(cells, side, 2)) > 1:
                 cells[place] = kept
         if cells.count(0) == wanted:
             yield cells, solution
@@ -152,11 +154,11 @@ def _range(side: int, least: int | None, most: int | None) -> tuple[int, int]:
 
 
 @lru_cache(8)
-def _load(split: str, side: int, low: int, high: int, size: int, seed: int) -> Rows:
+def _load(split: str, side: int, low: int, high: int, unique: bool, size: int, seed: int) -> Rows:
     start = sum(SPLITS[each] for each in list(SPLITS)[: list(SPLITS).index(split)])
     found: dict[str, Problem] = {}
     repeated = 0
-    for cells, solution in puzzles(side, low, high, seed):
+    for cells, solution in puzzles(side, low, high, unique, seed):
         clues = "".join(map(str, cells))
         if start <= uniform("sudoku", clues) < start + SPLITS[split]:
             repeated += clues in found

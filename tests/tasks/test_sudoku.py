@@ -35,9 +35,19 @@ def test_solver_finds_all_grids_and_all_solutions() -> None:
 
 @pytest.mark.parametrize(("side", "low", "high", "count"), [(4, 6, 12, 60), (6, 12, 20, 15), (9, 30, 45, 4)])
 def test_each_puzzle_has_one_solution_and_the_empty_cells_asked_for(side: int, low: int, high: int, count: int) -> None:
-    for _, (cells, solution) in zip(range(count), puzzles(side, low, high, 0), strict=False):
+    for _, (cells, solution) in zip(range(count), puzzles(side, low, high, True, 0), strict=False):
         assert low <= cells.count(0) <= high
         assert solutions(cells, side, 3) == [solution]
+
+
+def test_puzzles_with_many_solutions_accept_each_of_them() -> None:
+    rows = load("sudoku", "test", size=20, least_empty=13, most_empty=15, unique=False).problems
+    assert all(13 <= problem.columns["puzzle"].count("0") <= 15 for problem in rows)
+    for problem in rows:
+        found = solutions([int(sign) for sign in problem.columns["puzzle"]], 4, 5)
+        assert len(found) > 1
+        answers = [" ".join(map(str, grid)) for grid in found] + [problem.answer]
+        assert sudoku(answers, answers, puzzle=[problem.columns["puzzle"]] * len(answers)) == [1.0] * len(answers)
 
 
 def test_splits_share_no_puzzle_whatever_their_seeds_and_the_gold_scores_one() -> None:
