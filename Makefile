@@ -8,14 +8,8 @@ BIN := .venv/bin
 quickstart: .venv/run.stamp
 	$(BIN)/trivium run recipes/quickstart.yaml
 
-# A process for each part: vLLM in this process and a trainer both set what holds for a whole process.
-PARITY := tests/engines/test_parity.py
-
 test: .venv/test.stamp
-	@status=0; $(BIN)/python -m pytest $(PARITY) || status=1; \
-	for part in $(filter-out tests/__pycache__,$(wildcard tests/*)); do \
-		$(BIN)/python -m pytest $$part --ignore=$(PARITY) || status=1; \
-	done; exit $$status
+	$(BIN)/python -m tools.run_tests
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

@@ -1,0 +1,63 @@
+"""Runs the tests in parts, as many at a time as there are cores: `python -m tools.run_tests [ARGUMENTS OF PYTEST]`.
+
+A part has a process of its own, because vLLM and a trainer both set what holds for a whole process; and one thread,
+because models this small gain nothing from a second.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+TESTS = Path("tests")
+ALONE = (
+    TESTS / "pipelines/test_real_chain.py",
+    TESTS / "stepwise/test_colocate.py",
+    TESTS / "engines/test_parity.py",
+    TESTS / "engines/test_recipe_on_vllm.py",
+    TESTS / "stepwise/test_two_processes.py",
+    TESTS / "rewards/test_reasoning_gym.py",
+    TESTS / "pipelines/test_recipes.py",
+)
+"""Files that take minutes: they begin first, so that none is left over at the end."""
+NOTHING_CHOSEN = 5
+"""pytest's exit status where arguments such as `-k` leave no test of a part."""
+
+
+def main(arguments: list[str]) -> int:
+    folders = sorted(path for path in TESTS.iterdir() if path.is_dir() and next(path.glob("test_*.py"), None))
+    parts = [[str(path)] for path in ALONE]
+    parts += [[str(path), *(f"--ignore={each}" for each in ALONE if path in each.parents)] for path in folders]
+    failed = []
+    start = time.monotonic()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        running = {pool.submit(run, [*part, *arguments]): part[0] for part in parts}
+        for done in as_completed(running):
+            status, seconds, output = done.result()
+            print(f"{output}{running[done]}: {seconds:.0f} s", flush=True)
+            if status not in (0, NOTHING_CHOSEN):
+                failed.append(running[done])
+    print(f"{len(parts)} parts, {time.monotonic() - start:.0f} s" + "".join(f"; FAILED: {part}" for part in failed))
+    return 1 if failed else 0
+
+
+def run(arguments: list[str]) -> tuple[int, float, str]:
+    """(exit status, seconds, output) of a pytest of its own."""
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, time.monotonic() - start, done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
