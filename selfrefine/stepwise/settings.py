@@ -32,9 +32,10 @@ class StepCredit(BaseModel):
     weight: float = Field(1.0, ge=0, description="of the credit; 0 runs no branch")
     branches: int = Field(2, ge=1, description="completions sampled from each cut; one_step takes none")
     cuts: int = Field(1, ge=1, description="places in each trace where branches begin; progress takes one")
-    gap: int = Field(
-        GAP, ge=1, description="autoregressive models: least number of tokens between two cuts"
+    cut: Literal["block", "uniform"] = Field(
+        "block", description="masked-diffusion models: between which steps of the sampler; uniform: any, as published"
     )
+    gap: int = Field(GAP, ge=1, description="autoregressive models: least number of tokens between two cuts")
     gate: Literal["success", "advantage", "none"] = Field(
         "success", description="progress: rows that get credit; advantage is the published rule"
     )
