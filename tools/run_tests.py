@@ -29,20 +29,24 @@ NOTHING_CHOSEN = 5
 
 
 def main(arguments: list[str]) -> int:
-    folders = sorted(path for path in TESTS.iterdir() if path.is_dir() and next(path.glob("test_*.py"), None))
-    parts = [[str(path)] for path in ALONE]
-    parts += [[str(path), *(f"--ignore={each}" for each in ALONE if path in each.parents)] for path in folders]
-    failed = []
+    chosen, failed = parts(), []
     start = time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        running = {pool.submit(run, [*part, *arguments]): part[0] for part in parts}
+        running = {pool.submit(run, [*part, *arguments]): part[0] for part in chosen}
         for done in as_completed(running):
             status, seconds, output = done.result()
             print(f"{output}{running[done]}: {seconds:.0f} s", flush=True)
             if status not in (0, NOTHING_CHOSEN):
                 failed.append(running[done])
-    print(f"{len(parts)} parts, {time.monotonic() - start:.0f} s" + "".join(f"; FAILED: {part}" for part in failed))
+    print(f"{len(chosen)} parts, {time.monotonic() - start:.0f} s" + "".join(f"; FAILED: {part}" for part in failed))
     return 1 if failed else 0
+
+
+def parts() -> list[list[str]]:
+    """What pytest is called with for each part: a file, or a folder and its files that have a part of their own."""
+    folders = sorted(path for path in TESTS.iterdir() if path.is_dir() and next(path.glob("test_*.py"), None))
+    rest = [[str(path), *(f"--ignore={each}" for each in ALONE if path in each.parents)] for path in folders]
+    return [[str(path)] for path in ALONE] + rest
 
 
 def run(arguments: list[str]) -> tuple[int, float, str]:
