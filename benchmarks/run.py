@@ -23,6 +23,7 @@ from rich.table import Table
 from benchmarks import commands, engines_compared, overhead, precision, sampler, verification
 from engines.settings import EngineSettings
 from pipelines import machine
+from rewards.pool import close_shared
 
 Result = TypeVar("Result")
 
@@ -103,6 +104,7 @@ def measure_verification(directory: Path) -> Iterator[Row]:
     shown = f"{plain / ours:.0f} times as fast as plain math-verify ({ours:.2f} s against {plain:.2f} s)"
     yield Row("maths, 1,000 easy answers", shown, "5 times")
     yield Row("maths, 1,000 mixed answers, 10 pathological", f"{verification.mixed():.1f} s", "15 s on 2 cores")
+    close_shared()  # a process of a pool ends without its exit handlers
 
 
 SECTIONS: dict[str, Callable[[Path], Iterator[Row]]] = {
