@@ -20,8 +20,8 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from rewards.contract import RewardError
 
-SECONDS = 2.0
-"""For one call, in a worker that is warm."""
+SECONDS = 5.0
+"""For one call, in a worker that is warm. On the clock: beside a training, half a second of work may take three."""
 MEMORY = 2 << 30
 """Bytes of address space of a worker beyond what it has when it starts."""
 
