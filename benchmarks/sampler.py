@@ -12,7 +12,7 @@ from engines.denoising import Canvases, Denoiser, Schedule
 from engines.masked import forward_of
 
 MASK, PAD = 1, 0
-PROMPT, ROWS = 64, 8
+PROMPT, ROWS = 32, 4
 
 
 def compare(vocabulary: int, hidden_size: int, schedule: Schedule) -> tuple[float, float]:
@@ -70,7 +70,7 @@ def textbook(model: LlamaForCausalLM, prompts: torch.Tensor, schedule: Schedule)
 
 def rows() -> Iterator[tuple[str, float, float]]:
     """(what, seconds of the textbook sampler, of ours)."""
-    schedule = Schedule(128, 32, 16)
-    for vocabulary, hidden_size in ((512, 256), (32_000, 256)):
+    schedule = Schedule(64, 32, 16)
+    for vocabulary, hidden_size in ((512, 256), (16_000, 256)):
         compare(vocabulary, hidden_size, Schedule(32, 32, 2))  # warms both
         yield f"vocabulary {vocabulary}, hidden size {hidden_size}", *compare(vocabulary, hidden_size, schedule)
