@@ -13,7 +13,7 @@ from eval.extract import Extraction, extract
 from eval.suites import Suite
 from eval.trial import Extract, Outcome, Rewards, Trial
 from rewards.contract import Reward, score
-from tasks.problem import Problem
+from tasks.problem import Problem, column_names
 
 CHUNK = 256
 """Problems that are generated together and then graded in one call of the reward."""
@@ -96,7 +96,6 @@ def _grade(
         if answer is not None and generation.finish == "stop"
     ]
     given = [problems[row] for row in rows]
-    names = dict.fromkeys(name for problem in problems for name in problem.columns)
     scores = score(
         reward,
         [requests[row].messages for row in rows],
@@ -105,7 +104,7 @@ def _grade(
         question=[problem.question for problem in given],
         kind=[problem.kind for problem in given],
         image=[problem.image for problem in given],
-        **{name: [problem.columns.get(name) for problem in given] for name in names},
+        **{name: [problem.columns.get(name) for problem in given] for name in column_names(problems)},
     )
     graded: list[tuple[float | None, str | None]] = [(None, None)] * len(answers)
     for place, row in enumerate(rows):

@@ -12,7 +12,7 @@ from rewards.answer import final_answer
 from rewards.arithmetic import NoExpression, evaluate
 from rewards.contract import note
 from rewards.text import Completion, text_of
-from tasks.sudoku import box
+from tasks.sudoku import box, units
 
 _MOVES = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
 _MOVE_WORDS = re.compile(r"\b(?:up|down|left|right)\b", re.IGNORECASE)
@@ -122,16 +122,13 @@ def _solves(row: int, text: str, clues: Sequence[int]) -> bool:
         note(row, "unparsed")
         return False
     side = isqrt(len(clues))
-    shape = box(side)
-    assert shape is not None
     wanted = set(range(1, side + 1))
-    units: list[list[int]] = [[] for _ in range(3 * side)]
-    for place, value in enumerate(cells):
-        r, c = divmod(place, side)
-        for unit in (r, side + c, 2 * side + r // shape[0] * (side // shape[1]) + c // shape[1]):
-            units[unit].append(value)
+    values: list[set[int]] = [set() for _ in range(3 * side)]
+    for value, numbers in zip(cells, units(side), strict=True):
+        for number in numbers:
+            values[number].add(value)
     return all(clue in (0, cell) for clue, cell in zip(clues, cells, strict=True)) and all(
-        set(unit) == wanted for unit in units
+        each == wanted for each in values
     )
 
 

@@ -39,7 +39,7 @@ _VICUNA = (
 
 
 MASK_TOKEN = "<|mask|>"
-"""What stands for a hidden position in the tokenizers of masked-diffusion models that are made here."""
+"""What stands for a hidden position in a tokenizer that is made, or completed, here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,11 @@ class Problem:
     columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
+def column_names(problems: Sequence[Problem]) -> list[str]:
+    """The columns that any of the problems has, in the order in which they first occur."""
+    return list(dict.fromkeys(name for problem in problems for name in problem.columns))
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """What a task gives: the rows, and how many were left out for which reason."""

@@ -68,17 +68,23 @@ def box(side: int) -> tuple[int, int] | None:
 
 
 @cache
-def peers(side: int) -> Sequence[Sequence[int]]:
-    """For each cell, in reading order, the cells that share a row, a column or a box with it."""
+def units(side: int) -> Sequence[tuple[int, int, int]]:
+    """For each cell, in reading order, the numbers of its row, its column and its box, out of 3 · side."""
     shape = box(side)
     assert shape is not None
     high, wide = shape
-    units = [
+    return [
         (cell // side, side + cell % side, 2 * side + cell // side // high * (side // wide) + cell % side // wide)
         for cell in range(side * side)
     ]
+
+
+@cache
+def peers(side: int) -> Sequence[Sequence[int]]:
+    """For each cell, in reading order, the cells that share a row, a column or a box with it."""
+    of = units(side)
     return [
-        [other for other in range(side * side) if other != cell and any(map(int.__eq__, units[cell], units[other]))]
+        [other for other in range(side * side) if other != cell and any(map(int.__eq__, of[cell], of[other]))]
         for cell in range(side * side)
     ]
 

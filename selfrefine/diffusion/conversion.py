@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import EngineError
+from selfrefine.build import MASK_TOKEN
 
-MASK_TOKEN = "<|mask|>"
-"""The text of a mask token that is added to a tokenizer without one."""
 CAUSAL_TYPES = ("llama", "qwen2", "qwen3")
 """Classes that look both ways when their config says `is_causal: false`."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
+
+from selfrefine.stepwise.instead import instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +44,11 @@ class Branches:
         ]
         return [whole[start : start + count] for start in range(0, len(whole), count)]
 
-    @contextmanager
-    def _room(self, tokens: int) -> Iterator[None]:
+    def _room(self, tokens: int) -> AbstractContextManager[None]:
         """No more than `tokens` new tokens are sampled inside."""
         if self._trainer.use_vllm:
-            holder, name = self._trainer.vllm_generation, "max_completion_length"
-        else:
-            holder, name = self._trainer.generation_config, "max_new_tokens"
-        before = getattr(holder, name)
-        setattr(holder, name, tokens)
-        try:
-            yield
-        finally:
-            setattr(holder, name, before)
+            return instead(self._trainer.vllm_generation, "max_completion_length", tokens)
+        return instead(self._trainer.generation_config, "max_new_tokens", tokens)
 
 
 def _extended(values: Any, rows: Sequence[Branching]) -> Any:

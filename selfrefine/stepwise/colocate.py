@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from types import ModuleType
 from typing import Any, TypeVar
 
 from accelerate.utils import set_seed
@@ -22,6 +21,7 @@ from engines.rendering import banned_ids
 from engines.settings import VllmSettings
 from engines.vllm import forget_vllm, open_llm, replace_weights
 from engines.weights import is_renamed, named_weights
+from selfrefine.stepwise.instead import instead
 
 _Trainer = TypeVar("_Trainer")
 _AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
@@ -34,7 +34,7 @@ def sampling_by_vllm(make: Callable[[], _Trainer]) -> Iterator[_Trainer]:
 
     Raises `EngineError` where vLLM cannot start, or reads another prompt than the trainer.
     """
-    with _instead(grpo_trainer, "VLLMGeneration", Colocated):
+    with instead(grpo_trainer, "VLLMGeneration", Colocated):
         trainer: Any = make()
     # vLLM seeds the whole process when it starts, always with the same number. It samples with the process's own
     # generators, so that a resumed training, whose generators Trainer restores, goes on with the same samples.
@@ -65,7 +65,7 @@ class Colocated(vllm_generation.VLLMGeneration):  # type: ignore[misc]
             # Names that vLLM does not know are no loss: all weights are handed over before the first completion.
             load_format="dummy" if is_renamed(config) else "auto",
         )
-        with _instead(vllm_generation, "LLM", opened), _same_ranks():
+        with instead(vllm_generation, "LLM", opened), _same_ranks():
             super()._init_vllm()
 
     def sync_weights(self) -> None:
@@ -110,17 +110,6 @@ def collapsed(ids: Sequence[int], token: int) -> list[int]:
 
 def _opened(*, model: str, config: Any, **options: Any) -> Any:
     return open_llm(model, config, VllmSettings().cpu_kv_cache_gib, **options)
-
-
-@contextmanager
-def _instead(module: ModuleType, name: str, value: Any) -> Iterator[None]:
-    """Inside, `module` has `value` where it looks up `name`."""
-    before = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from selfrefine.training import (
     run,
     whole_epochs,
 )
-from tasks.problem import Problem
+from tasks.problem import Problem, column_names
 
 OWNED_KEYS = COMMON_KEYS | {
     "num_generations",
@@ -170,7 +170,7 @@ def reinforce(
 
     if not problems:
         raise ValueError("there is nothing to train on: no problems")
-    columns = _columns(problems)
+    columns = column_names(problems)
     for use in settings.rewards:
         if line := missing_column(use, sorted({*OWN_COLUMNS, *columns})):
             raise RewardError(line)
@@ -279,10 +279,6 @@ def _unheard(line: str) -> None:
 
 def _is_logged(name: str) -> bool:
     return not name.startswith(("sampling/", "clip_ratio/", "total_")) and name not in ("epoch", "step_time")
-
-
-def _columns(problems: Sequence[Problem]) -> list[str]:
-    return list(dict.fromkeys(name for problem in problems for name in problem.columns))
 
 
 def _dataset(
