@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as Late
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import current_process, get_context
+from multiprocessing import current_process
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,7 @@ class Pool:
         if current_process().daemon:
             raise RewardError("verification needs processes of its own, which a daemonic process may not start")
         self._lock = threading.Lock()
-        context = get_context("forkserver")
+        context = _Context()
         context.set_forkserver_preload(list(warm))
         self._pool = ProcessPool(
             max_workers=workers or min(8, os.cpu_count() or 1),
@@ -65,6 +68,37 @@ class Pool:
         """Stops the workers, whatever they do."""
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join(timeout=5)
+
+
+class _Worker(ForkServerProcess):
+    """A process that does not import the main module of its parent.
+
+    It would gain nothing from it, and lose much: a training script takes long to import, for each worker that is
+    replaced, and one without `if __name__ == "__main__"` would train once more in every worker.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        with _main_hidden():
+            return ForkServerProcess._Popen(process_obj)
+
+
+class _Context(ForkServerContext):
+    Process = _Worker
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Where multiprocessing looks for the main module, there is none. It has no setting for this."""
+    main = sys.modules["__main__"]
+    kept = {name: getattr(main, name) for name in ("__spec__", "__file__") if hasattr(main, name)}
+    for name in kept:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(main, name, value)
 
 
 _shared: dict[str, Pool] = {}

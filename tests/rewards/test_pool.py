@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +94,16 @@ def small_pids(small: Pool) -> list[int]:
 def pid_after(seconds: float) -> int:
     time.sleep(seconds)
     return os.getpid()
+
+
+def test_a_script_without_a_guard_is_not_run_again_in_the_workers(tmp_path: Path) -> None:
+    """As many a training script is that gives our rewards to TRL."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "from rewards.maths import maths\n"
+        "print('runs')\n"
+        "print(maths([''] * 2, [r'\\sqrt{8}', r'\\sqrt{9}'], answer=[r'2\\sqrt{2}', r'\\sqrt{2}']))\n"
+    )
+    paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, str(script)], env=os.environ | paths, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["runs", "[1.0, 0.0]"], done.stderr
