@@ -74,6 +74,12 @@ class DataSettings(BaseModel):
 
         return check(**self.model_dump())
 
+    def columns(self) -> frozenset[str] | None:
+        """Names of the problems' `columns`; None where they are not known yet. Raises `TaskError`."""
+        from tasks.registry import columns
+
+        return columns(self.task, self.split, **(self.model_extra or {}))
+
     def files(self) -> dict[str, str]:
         """Fingerprints of the local files and directories it names."""
         texts = {

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
-TRAINER_COLUMNS = frozenset({"completion_ids", "trainer_state", "log_extra", "log_metric", "environments"})
-"""What TRL's trainers hand over besides the data's own columns."""
+from tasks.problem import CALL_NAMES
 
 
 class RewardError(ValueError):
@@ -69,10 +68,16 @@ def columns_of(reward: Callable[..., Any]) -> list[str]:
     return [
         name
         for name, parameter in inspect.signature(reward).parameters.items()
-        if parameter.kind in kinds
-        and parameter.default is inspect.Parameter.empty
-        and name not in {"prompts", "completions", *TRAINER_COLUMNS}
+        if parameter.kind in kinds and parameter.default is inspect.Parameter.empty and name not in CALL_NAMES
     ]
+
+
+def missing_column(name: str, wanted: Iterable[str], there: Collection[str]) -> str | None:
+    """A line that names the column that a reward wants and the data do not have; None where all are there."""
+    missing = next((column for column in wanted if column not in there), None)
+    if missing is None:
+        return None
+    return f"reward `{name}` wants the column {missing!r}; there are: {', '.join(sorted(there)) or 'none'}"
 
 
 def score(reward: Reward, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Scores:
@@ -83,10 +88,8 @@ def score(reward: Reward, prompts: Sequence[Any], completions: Sequence[Any], **
             finite number.
     """
     name = name_of(reward)
-    if missing := [column for column in columns_of(reward) if column not in columns]:
-        raise RewardError(
-            f"reward `{name}` wants the column {missing[0]!r}; there are: {', '.join(sorted(columns)) or 'none'}"
-        )
+    if line := missing_column(name, columns_of(reward), columns):
+        raise RewardError(line)
     with _kept_notes() as notes:
         try:
             returned = reward(prompts, completions, **columns)

@@ -11,14 +11,15 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.spelling import did_you_mean
-from rewards.contract import Reward, RewardError
+from rewards.contract import Reward, RewardError, columns_of
 from tasks.gym_package import PREFIX
+from tasks.problem import CALL_NAMES
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -128,6 +129,30 @@ def load(reference: str, options: Mapping[str, Any] | None = None) -> Reward:
             raise RewardError(f"reward `{reference}` cannot be imported from {found.target}: {error}") from error
         reward = named(reference.removeprefix(PREFIX)) if reference.startswith(PREFIX) else named
     return _with_options(reference, reward, options) if options else reward
+
+
+def columns(reference: str, options: Collection[str] = ()) -> list[str] | None:
+    """The columns that a reward cannot do without, unless `options` give them. A file is read, and not run.
+
+    None where only a call to `load` would tell. Raises `RewardError` where there is no such reward.
+    """
+    found = entry(reference)
+    if reference in _ENTRIES:
+        return [name for name in columns_of(load(reference)) if name not in options]
+    if not _is_file(reference):
+        return None
+    place, _, attribute = found.target.rpartition(":")
+    for node in ast.parse(Path(place).read_bytes()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == attribute:
+            if node.decorator_list:
+                return None  # what is called is not what is written
+            given = node.args
+            positional = [argument.arg for argument in (*given.posonlyargs, *given.args)]
+            named = zip(given.kwonlyargs, given.kw_defaults, strict=True)
+            required = [argument.arg for argument, default in named if default is None]
+            wanted = [*positional[: len(positional) - len(given.defaults)], *required]
+            return [name for name in wanted if name not in {*CALL_NAMES, *options}]
+    return None
 
 
 class FileReward:

@@ -37,6 +37,17 @@ class Problem:
     columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
+OWN_COLUMNS = frozenset({"answer", "question", "kind", "image"})
+"""What every problem hands to its reward, beside its `columns`."""
+CALL_NAMES = frozenset(
+    {
+        "prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments",
+        "prompt", "completion", "images",
+    }
+)  # fmt: skip
+"""What TRL's trainers call a reward with, or read in their data: no column of a problem is called so."""
+
+
 def column_names(problems: Sequence[Problem]) -> list[str]:
     """The columns that any of the problems has, in the order in which they first occur."""
     return list(dict.fromkeys(name for problem in problems for name in problem.columns))

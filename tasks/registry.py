@@ -26,7 +26,7 @@ class Entry:
 _ENTRIES = (
     Entry("easy-vqa", "tasks.easy_vqa", "5,000 drawn shapes, 48,248 questions, 13 answers; in the package easy-vqa"),
     Entry("images", "tasks.images", "a folder of images without questions (folder: PATH)"),
-    Entry("sudoku", "tasks.sudoku", "puzzles of side 4, 6 or 9 with one solution, made by a seed"),
+    Entry("sudoku", "tasks.sudoku", "puzzles of side 4, 6 or 9 with one solution or many, made by a seed"),
     Entry("table", "tasks.table", "rows of a hub dataset or a local file (source: NAME or PATH, columns: …)"),
 )
 _GYM = Entry(
@@ -108,6 +108,13 @@ def check(task: str, split: str = "train", skip: int = 0, take: int | None = Non
     if count and (skip or take):
         units = getattr(importlib.import_module(entry(task).module), "UNITS", "images")
         _check_slice(skip, take, count(split, **options), f"{task}, split {split}", units)
+    return found
+
+
+def columns(task: str, split: str = "train", **options: Any) -> frozenset[str] | None:
+    """The names of the `columns` that its problems have; None where that is not known before they are loaded."""
+    names = function(task, "columns")
+    found: frozenset[str] | None = names(split, **options) if names else None
     return found
 
 

@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import count as numbers
+from typing import Any
 
 from tasks.draw import seed64, uniform
 from tasks.problem import Problem, Rows, TaskError
@@ -60,6 +61,11 @@ def count(
 ) -> int:  # fmt: skip
     """How many problems there are: as many as were asked for."""
     return size
+
+
+def columns(split: str, **options: Any) -> frozenset[str]:
+    """The names of its problems' `columns`."""
+    return frozenset({"puzzle"})
 
 
 def box(side: int) -> tuple[int, int] | None:

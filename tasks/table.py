@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.columns import FORMATS, local_columns
-from tasks.problem import Picture, Problem, Rows, TaskError
+from tasks.problem import CALL_NAMES, Picture, Problem, Rows, TaskError
 
 FIELDS = ("question", "answer", "image", "id", "kind", "conversations")
 
@@ -27,6 +27,7 @@ def load(
     `columns` maps our fields (`question`, `answer`, `image`, `id`, `kind`, or `conversations` for LLaVA-style turns,
     of which the first exchange is taken) to the table's; a field keeps its own name unless mapped. `images` is the
     folder that image paths are relative to. `subset` and `file` choose a configuration or one file of a hub dataset.
+    All other columns but images are the problems' `columns`, for their reward.
     Rows without question and answer, or without any text and image, are counted by reason; images are not decoded here.
     Raises `TaskError`.
     """
@@ -40,7 +41,11 @@ def load(
             table = table.cast_column(column, datasets.Image(decode=False))
     _check_columns(source, columns, names, set(table.column_names))
     dropped: Counter[str] = Counter()
-    problems = list(_problems(table, names, Path(images).expanduser() if images else None, source, dropped))
+    # Images would fill the memory, also inside of lists.
+    pictured = {column for column, feature in table.features.items() if "Image(" in repr(feature)}
+    further = _further(set(table.column_names) - pictured, names)
+    folder = Path(images).expanduser() if images else None
+    problems = list(_problems(table, names, further, folder, source, dropped))
     pictures = {p.cluster: Picture(p.cluster, p.image) for p in problems if p.image}
     if not problems:
         raise TaskError(
@@ -67,6 +72,23 @@ def check(
         raise TaskError(f"images: {images}: no such folder")
     _check_columns(source, columns, names, local_columns(path, split, source))
     return None
+
+
+def columns(
+    split: str,
+    source: str,
+    columns: Mapping[str, str] | None = None,
+    images: str | None = None,
+    subset: str | None = None,
+    file: str | None = None,
+) -> frozenset[str] | None:
+    """The names of its problems' `columns`, images among them; None for a dataset on the hub."""
+    path = Path(source).expanduser()
+    return _further(local_columns(path, split, source), _names(source, columns)) if path.exists() else None
+
+
+def _further(present: Collection[str], names: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(present) - {*names, *names.values(), *CALL_NAMES}
 
 
 def _names(source: str, columns: Mapping[str, str] | None) -> dict[str, str]:
@@ -115,7 +137,12 @@ def _open(split: str, source: str, subset: str | None, file: str | None) -> Any:
 
 
 def _problems(
-    table: Any, names: Mapping[str, str], images: Path | None, source: str, dropped: Counter[str]
+    table: Any,
+    names: Mapping[str, str],
+    further: Collection[str],
+    images: Path | None,
+    source: str,
+    dropped: Counter[str],
 ) -> Iterator[Problem]:
     known: Counter[str] = Counter()
     for number, row in enumerate(table):
@@ -129,7 +156,9 @@ def _problems(
         known[identity] += 1
         if known[identity] > 1:
             identity = f"{identity}#{known[identity]}"
-        yield Problem(identity, question, answer, image, image_id or identity, str(row.get(names["kind"]) or ""))
+        kind = str(row.get(names["kind"]) or "")
+        own = {name: row[name] for name in sorted(further)}
+        yield Problem(identity, question, answer, image, image_id or identity, kind, own)
 
 
 def _texts(row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, str]:

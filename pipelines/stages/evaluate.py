@@ -14,6 +14,7 @@ from pipelines.checkpoints import Checkpoint, checkpoints, pairs_to_compare
 from pipelines.errors import RunError
 from pipelines.files import whole, write_json
 from pipelines.machine import code_revision, device, package_versions
+from pipelines.rewarded import check_reward
 from pipelines.source import nearest
 from pipelines.stage import DataStageSettings, Number, StageResult, over_default
 
@@ -62,13 +63,7 @@ class EvaluateStage(DataStageSettings):
         return {"reward": entry(self.reward).version, "extraction": extract.VERSION}
 
     def check(self, recipe: Recipe) -> Iterator[str]:
-        from rewards.contract import RewardError
-        from rewards.registry import entry
-
-        try:
-            entry(self.reward)
-        except RewardError as error:
-            yield f"{self.name}.reward: {error}"
+        yield from check_reward(recipe, self.data, self.reward, f"{self.name}.reward")
         # The default is for recipes that have such an arm; another name is meant.
         if self.control != type(self).model_fields["control"].default and self.control not in recipe.arms:
             yield f"{self.name}.control: no arm is called `{self.control}`{nearest(self.control, recipe.arms)}"

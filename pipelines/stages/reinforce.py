@@ -11,6 +11,7 @@ from pydantic import Field
 from engines.base import turns
 from engines.settings import VllmSettings, missing_engine
 from pipelines.errors import RunError
+from pipelines.rewarded import check_reward
 from pipelines.stage import Number, StageResult, TrainingSettings
 from pipelines.training import Warnings, start_checkpoint, trained
 from selfrefine.stepwise.reinforce import OWNED_KEYS, ReinforceSettings
@@ -41,16 +42,10 @@ class ReinforceStage(ReinforceSettings, TrainingSettings):
         return {f"reward {use.name}": entry(use.reward).version for use in self.rewards}
 
     def check(self, recipe: Recipe) -> Iterator[str]:
-        from rewards.contract import RewardError
-        from rewards.registry import entry
-
         if self.sampler == "vllm" and (missing := missing_engine(VllmSettings())):
             yield f"stages.{self.name}.sampler: {missing}"
         for use in self.rewards:
-            try:
-                entry(use.reward)
-            except RewardError as error:
-                yield f"{self.name}.rewards: {error}"
+            yield from check_reward(recipe, self.data, use.reward, f"{self.name}.rewards", use.options)
 
     def run(self, context: StageContext) -> StageResult:
         from selfrefine.stepwise.reinforce import reinforce

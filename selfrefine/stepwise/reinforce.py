@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engines.base import Message
 from engines.settings import INERT, BlockSettings
-from rewards.contract import RewardError, columns_of
+from rewards.contract import RewardError, columns_of, missing_column
 from rewards.registry import load
 from selfrefine.stepwise.settings import Likelihood, StepCredit
 from selfrefine.training import OWNED_KEYS as COMMON_KEYS
@@ -25,7 +25,7 @@ from selfrefine.training import (
     run,
     whole_epochs,
 )
-from tasks.problem import Problem, column_names
+from tasks.problem import OWN_COLUMNS, Problem, column_names
 
 OWNED_KEYS = COMMON_KEYS | {
     "num_generations",
@@ -40,8 +40,6 @@ OWNED_KEYS = COMMON_KEYS | {
     "vllm_tensor_parallel_size",
     "vllm_enable_sleep_mode",
 }
-OWN_COLUMNS = frozenset({"answer", "question", "kind"})
-"""What every problem hands to a reward; the task's own columns come on top."""
 _LAST = 10
 
 
@@ -57,7 +55,8 @@ class RewardUse(BaseModel):
     @property
     def name(self) -> str:
         """What it is called in logs and as `step_credit.outcome`: the function alone where it is one of a file."""
-        return self.reward.rpartition(":")[2]
+        place, _, function = self.reward.rpartition(":")
+        return function if place.endswith(".py") else self.reward
 
 
 class MaskedSettings(BlockSettings):
@@ -130,14 +129,6 @@ class ReinforceSettings(OptimiserSettings):
         return rows // processes
 
 
-def missing_column(use: RewardUse, columns: Sequence[str]) -> str | None:
-    """A line that names the column that a reward wants and problems do not have; None where all are there."""
-    wanted = [name for name in columns_of(load(use.reward, use.options)) if name not in columns]
-    if not wanted:
-        return None
-    return f"reward `{use.name}` wants the column {wanted[0]!r}; there are: {', '.join(sorted(columns))}"
-
-
 def reinforce(
     problems: Sequence[Problem],
     message_of: Callable[[Problem], Sequence[Message]],
@@ -171,8 +162,9 @@ def reinforce(
     if not problems:
         raise ValueError("there is nothing to train on: no problems")
     columns = column_names(problems)
+    there = {*OWN_COLUMNS, *columns} - (set() if any(problem.image for problem in problems) else {"image"})
     for use in settings.rewards:
-        if line := missing_column(use, sorted({*OWN_COLUMNS, *columns})):
+        if line := missing_column(use.name, columns_of(load(use.reward, use.options)), there):
             raise RewardError(line)
     processor, model, resume, adapter = begin(checkpoint, saves, settings, dtype, trust_remote_code)
     config = GRPOConfig(
@@ -278,7 +270,7 @@ def _unheard(line: str) -> None:
 
 
 def _is_logged(name: str) -> bool:
-    return not name.startswith(("sampling/", "clip_ratio/", "total_")) and name not in ("epoch", "step_time")
+    return not name.startswith(("sampling/", "clip_ratio/", "total_")) and name != "epoch"
 
 
 def _dataset(
@@ -296,7 +288,7 @@ def _dataset(
         return {
             "prompt": [[dict(turn) for turn in message_of(problem)] for problem in chosen],
             **({"image": [open_image(p.image) if p.image else None for p in chosen]} if with_images else {}),
-            **{name: [getattr(problem, name) for problem in chosen] for name in sorted(OWN_COLUMNS)},
+            **{name: [getattr(problem, name) for problem in chosen] for name in sorted(OWN_COLUMNS - {"image"})},
             **{name: [problem.columns.get(name) for problem in chosen] for name in columns},
         }
 

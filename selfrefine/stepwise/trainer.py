@@ -6,6 +6,7 @@ the loss. The advantages are then replaced by (B,) or (B, T) ones; the loss take
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -97,16 +98,20 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         return sum(map(len, completion_ids))
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        start = time.perf_counter()
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         if not self.model.training:
             return output
+        self._note("rollout_seconds", torch.tensor(time.perf_counter() - start))
         kept, self._round = self._round, None
         assert kept is not None
         settings, size = self.step_credit, self.num_generations
         outcome = kept.rewards[:, self._outcome] / settings.outcome_max
         advantages = self._gathered(output["advantages"])
         if settings.branching:
+            start = time.perf_counter()
             advantages = self._credited(kept, outcome, advantages, output["completion_mask"])
+            self._note("branch_seconds", torch.tensor(time.perf_counter() - start))
         if settings.group_filter == "outcome":
             advantages = credit.filter_groups(advantages, outcome, size)
         self._note("decided_groups", 1 - credit.undecided(outcome, size).float().mean())

@@ -154,6 +154,10 @@ def test_credit_changes_the_gradient_and_counts_what_branches_revealed(
     branches = sum(row.get("step_aware/branch_tokens", 0) for row in rows)
     assert sum(revealed) == found.generated_tokens == branches + sum(row["step_aware/rollout_tokens"] for row in rows)
     assert (branches > 0) is (credit != "one_step")
+    for row in rows:  # what is left of a step's time is the loss and its gradient
+        parts = row["step_aware/rollout_seconds"], row["step_aware/branch_seconds"]
+        assert min(parts) > 0 and sum(parts) < row["step_time"]
+    assert "step_aware/branch_seconds" not in rows_of(plain)[0]
     assert [row["grad_norm"] for row in rows] != [row["grad_norm"] for row in rows_of(plain)]
     without = train(credit=StepCredit(credit=credit, group_filter="none", weight=0))
     assert [(r["loss"], r["grad_norm"]) for r in rows_of(without)] == [

@@ -129,6 +129,21 @@ def test_table_without_the_named_column(refused: Refused, tmp_path: Path, form: 
     assert "neither a question nor an image column" in refused(f"data.labelled={unmapped}")
 
 
+def test_a_reward_whose_column_the_data_lack(refused: Refused, tmp_path: Path) -> None:
+    table = tmp_path / "table.jsonl"
+    table.write_text(json.dumps({"question": "2+2?", "answer": "4", "hint": "even"}) + "\n")
+    labelled = f"data.labelled={{task: table, source: {table}}}"
+    reinforce = {"kind": "reinforce", "rewards": [{"reward": "exact_match"}]}
+    stages = [reinforce, {"kind": "evaluate", "data": "labelled", "reward": "sudoku"}]
+    wanted = (
+        "evaluate.reward: reward `sudoku` wants the column 'puzzle'; there are: answer, hint, image, kind, question"
+    )
+    assert f"evaluate.reward: {wanted} (data.labelled)" in refused(labelled, stages=stages)
+    (tmp_path / "mine.py").write_text("def near(prompts, completions, hint, *, target): ...\n")
+    reinforce["rewards"] = [{"reward": f"{tmp_path}/mine.py:near"}]
+    assert "near` wants the column 'target'" in refused(labelled, stages=[reinforce])
+
+
 def test_images_that_cannot_be_used_are_counted(children: Any, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()

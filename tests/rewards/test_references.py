@@ -134,6 +134,24 @@ def test_a_missing_column_is_named_before_the_call(file: Path) -> None:
         score(reward, [""], ["red"], gold=["red"])
 
 
+def test_columns_of_a_file_are_read_and_those_of_what_is_decorated_left_open(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import nowhere\n"
+        "def plain(prompts, completions, answer, *, clue, weight=1, **columns): ...\n"
+        "async def later(prompts, completions, completion_ids, gold='', *, hint=None): ...\n"
+        "@nowhere.wrap\ndef wrapped(prompts, completions, answer): ...\n"
+    )
+    assert registry.columns(f"{path}:plain") == ["answer", "clue"]
+    assert registry.columns(f"{path}:plain", {"clue": 3}) == ["answer"]
+    assert registry.columns(f"{path}:later") == []
+    assert registry.columns(f"{path}:wrapped") is None
+    for name in ("exact_match", "sudoku_cells", "countdown"):
+        assert registry.columns(name) == columns_of(registry.load(name)) != []
+    with pytest.raises(RewardError, match="did you mean `sudoku`"):
+        registry.columns("sudokus")
+
+
 def test_an_exception_names_the_reward_and_the_cause() -> None:
     def broken(prompts: Any, completions: Any, **columns: Any) -> list[float | None]:
         raise KeyError("colour")

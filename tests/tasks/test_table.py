@@ -82,6 +82,18 @@ def test_columns_are_mapped_and_a_missing_one_is_named_with_those_there_are(fold
         table.load("train", source)
 
 
+def test_all_other_columns_reach_the_reward(folder: Path) -> None:
+    row = {"q": "3 and 4?", "answer": "no", "label": "7", "numbers": [3, 4], "prompts": "x", "note": None, "id": "a"}
+    options: dict[str, Any] = {
+        "source": written([row], folder / "rows.jsonl"), "columns": {"question": "q", "answer": "label"},
+    }  # fmt: skip
+    [problem] = table.load("train", **options).problems
+    # `answer` is the mapped one, and `prompts` is what a reward is called with.
+    assert problem.columns == {"numbers": [3, 4], "note": None}
+    assert table.columns("train", **options) == {"numbers", "note"}
+    assert table.columns("train", "somebody/hub-dataset") is None
+
+
 def test_what_cannot_be_used_is_counted(folder: Path) -> None:
     (folder / "zero.png").touch()
     (folder / "text.png").write_text("no image")

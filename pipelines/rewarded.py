@@ -1,0 +1,29 @@
+"""What a plan can say about a stage's reward before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+from tasks.problem import OWN_COLUMNS, TaskError
+
+if TYPE_CHECKING:
+    from pipelines.recipe import Recipe
+
+
+def check_reward(recipe: Recipe, data: str, reward: str, key: str, options: Collection[str] = ()) -> Iterator[str]:
+    """Lines on a reward that there is not, or wants a column that the problems of `data` surely lack."""
+    from rewards.contract import RewardError, missing_column
+    from rewards.registry import columns
+
+    try:
+        wanted = columns(reward, options)
+        section = recipe.data.get(data)
+        there = section.columns() if section else None
+    except RewardError as error:
+        yield f"{key}: {error}"
+        return
+    except TaskError:
+        return  # a line on the data says so already
+    if wanted is not None and there is not None and (line := missing_column(reward, wanted, OWN_COLUMNS | there)):
+        yield f"{key}: {line} (data.{data})"
