@@ -113,19 +113,33 @@ def runs_diff(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="LLaDA's weights, or a causal Llama or Qwen.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="LLaDA's weights, a causal Llama or Qwen, or a .gguf file.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="The directory to write.")],
+    sha256: Annotated[str | None, typer.Option(help="What the .gguf file has to have.")] = None,
 ) -> None:
-    """Write a masked-diffusion model of a stock class, made from another checkpoint."""
+    """Write a checkpoint of a stock class: a masked-diffusion model, or what a GGUF file has packed."""
     with _one_line():
         from pipelines.errors import RunError
         from pipelines.files import whole
-        from selfrefine.diffusion.conversion import convert as made
 
+        packed = source.suffix == ".gguf"
         if target.exists():
             raise RunError(f"{target}: exists already; name another directory")
+        if sha256 is not None and not packed:
+            raise RunError(f"--sha256 is of a .gguf file, which {source} is not")
+        if packed and not source.is_file():
+            raise RunError(f"{source}: no such file")
         with whole(target) as path:
-            typer.echo(made(source, path))
+            if packed:
+                from selfrefine.gguf import unpack
+
+                typer.echo(unpack(source, path, sha256))
+            else:
+                from selfrefine.diffusion.conversion import convert as to_masked
+
+                typer.echo(to_masked(source, path))
 
 
 @app.command()

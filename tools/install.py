@@ -18,7 +18,7 @@ from engines.cpu_stack import UNUSABLE
 VENV = Path(".venv")
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 RUN = ["easy-vqa", "sentences"]
-TEST = [*RUN, "reasoning-gym", "dev"]
+TEST = [*RUN, "reasoning-gym", "gguf", "dev"]
 
 # pip's setting → uv's option. Settings of pip that take several values separate them by white space.
 _SOURCES = {

@@ -58,7 +58,7 @@ def test_options_are_frozen() -> None:
     assert found == {
         "run": ["RECIPE", "OVERRIDES", "--only", "--from", "--until", "--plan", "--runs"],
         "report": ["RUN", "--runs"],
-        "convert": ["SOURCE", "TARGET"],
+        "convert": ["SOURCE", "TARGET", "--sha256"],
         "doctor": ["--repair"],
         "runs list": ["--runs"],
         "runs show": ["RUN", "--runs"],
@@ -86,6 +86,12 @@ def test_convert_writes_a_masked_model_or_says_in_a_line_why_not(tmp_path: Path)
     assert again.exit_code == 2 and "exists already" in again.output
     again = CliRunner().invoke(app, ["convert", str(tmp_path / "nothing"), str(tmp_path / "new")])
     assert again.exit_code == 2 and "no config.json" in again.output
+    for arguments, line in (
+        (["nothing.gguf", "new"], "nothing.gguf: no such file"),
+        (["causal", "new", "--sha256", "00"], "is of a .gguf file"),
+    ):
+        again = CliRunner().invoke(app, ["convert", *(str(tmp_path / name) for name in arguments[:2]), *arguments[2:]])
+        assert again.exit_code == 2 and line in again.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["causal", "masked"]
 
 
