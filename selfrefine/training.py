@@ -49,16 +49,17 @@ class LoraSettings(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: str = "all-linear"
 
-    def config(self) -> Any:
-        """PEFT's configuration."""
+    def config(self, model: Any) -> Any:
+        """PEFT's configuration for `model`, whose vision part, if it has one, is left as it is."""
         from peft import LoraConfig
 
+        sees = any(re.fullmatch(_VISION, name) for name, _ in model.named_modules())
         return LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=self.target_modules,
-            exclude_modules=_VISION,
+            exclude_modules=_VISION if sees else None,
             task_type="CAUSAL_LM",
         )
 
@@ -133,7 +134,7 @@ def begin(
     if resume and not isinstance(model, PeftModel):
         model.config.name_or_path = checkpoint  # from which TRL loads a reference model: not from the save
     settings.set_trainable(model)
-    adapter = settings.lora.config() if settings.lora and not isinstance(model, PeftModel) else None
+    adapter = settings.lora.config(model) if settings.lora and not isinstance(model, PeftModel) else None
     return processor, model, resume, adapter
 
 

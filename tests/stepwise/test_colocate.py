@@ -144,10 +144,11 @@ def trained(checkpoint: str, kind: str, lora: bool, folder: Path, steps: int = 4
     )  # fmt: skip
 
     def make() -> Any:
+        model = load_model(checkpoint, dtype="float32")
         return Watched(
-            model=load_model(checkpoint, dtype="float32"), args=config, reward_funcs=[by_tokens],
+            model=model, args=config, reward_funcs=[by_tokens],
             train_dataset=rows(kind), processing_class=load_processor(checkpoint),
-            peft_config=LoraSettings(r=4, alpha=8).config() if lora else None,
+            peft_config=LoraSettings(r=4, alpha=8).config(model) if lora else None,
             step_credit=StepCredit(cuts=2, outcome_max=4),
         )  # fmt: skip
 
