@@ -8,7 +8,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from engines.denoising import Schedule
 from selfrefine.build import BuildSpec, build_model
+from selfrefine.diffusion.trainer import MaskedCreditTrainer
 from selfrefine.stepwise.settings import StepCredit
 from selfrefine.stepwise.trainer import StepCreditTrainer
 
@@ -34,20 +36,47 @@ def overhead(directory: Path) -> float:
     none = StepCredit(weight=0, group_filter="none")
     ratios = []
     for _ in range(TIMES):
-        plain = _step_times(directory, lambda **common: GRPOTrainer(**common), even)
-        ours = _step_times(directory, lambda **common: StepCreditTrainer(step_credit=none, **common), even)
+        plain = _steps(directory, even, GRPOTrainer)
+        ours = _steps(directory, even, StepCreditTrainer, step_credit=none)
         ratios.append(median(row["seconds"] for row in ours) / median(row["seconds"] for row in plain))
     return median(ratios)
 
 
-def branch_share(directory: Path, settings: StepCredit, reward: Callable[..., Any]) -> float:
+def branch_share(directory: Path, settings: StepCredit, reward: Callable[..., Any], masked: bool = False) -> float:
     """Seconds of branches over the seconds of the rest of a step."""
-    rows = _step_times(directory, lambda **common: StepCreditTrainer(step_credit=settings, **common), reward)
+    if masked:
+        schedule = Schedule(TOKENS, 16, 8)
+        further = {
+            "schedule": schedule,
+            "mask_id": _mask_id(directory),
+            "likelihood": "one_step",
+            "prompt_masking": 0.0,
+        }
+        rows = _steps(directory, reward, MaskedCreditTrainer, masked=True, step_credit=settings, **further)
+    else:
+        rows = _steps(directory, reward, StepCreditTrainer, step_credit=settings)
     branches = sum(row.get("step_aware/branch_seconds", 0) for row in rows)
     return branches / (sum(row["seconds"] for row in rows) - branches)
 
 
-def _step_times(directory: Path, make: Callable[..., Any], reward: Callable[..., Any]) -> list[dict[str, float]]:
+def _mask_id(directory: Path) -> int:
+    from transformers import AutoTokenizer
+
+    return int(AutoTokenizer.from_pretrained(_model(directory, masked=True)).mask_token_id)
+
+
+def _model(directory: Path, masked: bool) -> str:
+    path = directory / ("masked" if masked else "causal")
+    if not path.exists():
+        sizes = {"hidden_size": 256, "layers": 4, "heads": 4, "kv_heads": 4, "vocab_size": 2000}
+        spec = BuildSpec(architecture="masked_llama" if masked else "llama", **sizes)
+        build_model(spec, PROMPTS, path, seed=0)
+    return str(path)
+
+
+def _steps(
+    directory: Path, reward: Callable[..., Any], trainer_class: Any, masked: bool = False, **further: Any
+) -> list[dict[str, float]]:
     """What is logged of each step but the first, and its `seconds`, optimiser included."""
     from datasets import Dataset
     from transformers import PrinterCallback, ProgressCallback, TrainerCallback
@@ -61,12 +90,8 @@ def _step_times(directory: Path, make: Callable[..., Any], reward: Callable[...,
             seconds.append(time.perf_counter() - self.start)
 
     seconds: list[float] = []
-    checkpoint = directory / "model"
-    if not checkpoint.exists():
-        spec = BuildSpec(architecture="llama", hidden_size=256, layers=4, heads=4, kv_heads=4, vocab_size=2000)
-        build_model(spec, PROMPTS, checkpoint, seed=0)
-    trainer = make(
-        model=str(checkpoint),
+    trainer = trainer_class(
+        model=_model(directory, masked),
         reward_funcs=[reward],
         train_dataset=Dataset.from_dict({"prompt": PROMPTS * 4}),
         args=GRPOConfig(
@@ -74,6 +99,7 @@ def _step_times(directory: Path, make: Callable[..., Any], reward: Callable[...,
             max_completion_length=TOKENS, max_steps=STEPS + 1, learning_rate=1e-6, logging_steps=1, report_to=[],
             bf16=False, use_cpu=True, save_strategy="no", gradient_checkpointing=False, seed=1, beta=0.0,
         ),
+        **further,
     )  # fmt: skip
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)

@@ -20,10 +20,11 @@ from typing import NamedTuple, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import commands, engines_compared, overhead, precision, sampler, verification
+from benchmarks import commands, credit, engines_compared, overhead, precision, sampler, verification
 from engines.settings import EngineSettings
 from pipelines import machine
 from rewards.pool import close_shared
+from selfrefine.stepwise.settings import StepCredit
 
 Result = TypeVar("Result")
 
@@ -107,6 +108,20 @@ def measure_verification(directory: Path) -> Iterator[Row]:
     close_shared()  # a process of a pool ends without its exit handlers
 
 
+def measure_credit(directory: Path) -> Iterator[Row]:
+    ratio = credit.overhead(directory)
+    yield Row("step credit of weight 0 against TRL's trainer", f"{ratio:.3f} times as long", "1.03 times")
+    for masked, kinds in ((False, ("progress", "segments")), (True, ("progress", "segments", "one_step"))):
+        for kind in kinds:
+            shares = [
+                credit.branch_share(directory, StepCredit(credit=kind), reward, masked)
+                for reward in (credit.even, credit.seldom)
+            ]
+            what = f"branches of `{kind}`, {'masked-diffusion' if masked else 'autoregressive'} model"
+            shown = "half of the answers right {:+.0%}, one in eight {:+.0%}".format(*shares)
+            yield Row(what, f"{shown} of a step", "15 %")
+
+
 SECTIONS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "commands": measure_commands,
     "overhead": measure_overhead,
@@ -114,6 +129,7 @@ SECTIONS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "orders": measure_orders,
     "precision": measure_precision,
     "sampler": measure_sampler,
+    "credit": measure_credit,
     "verification": measure_verification,
 }
 
