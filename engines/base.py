@@ -8,9 +8,12 @@ that a caller can append to a shard while the engine still works.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
+
+_Result = TypeVar("_Result")
 
 Message = Mapping[str, str]
 """One chat turn: `{"role": "system" | "user" | "assistant", "content": TEXT}`. Images travel beside the messages."""
@@ -112,3 +115,15 @@ class Engine(Protocol):
     def close(self) -> None:
         """Gives the memory back. The engine is unusable afterwards; closing twice is harmless."""
         ...
+
+
+def in_order(found: Generator[tuple[int, _Result], None, None]) -> Iterator[_Result]:
+    """(index, result) pairs that come as they get done → results by index from 0, each once all before it are there."""
+    done: dict[int, _Result] = {}
+    ahead = 0
+    with closing(found):
+        for index, result in found:
+            done[index] = result
+            while ahead in done:
+                yield done.pop(ahead)
+                ahead += 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,17 @@ def load_model(path: str, *, dtype: str = "auto", trust_remote_code: bool = Fals
         if merge:
             model = model.merge_and_unload()
     return model.eval()
+
+
+@contextmanager
+def in_eval_mode(model: Any) -> Iterator[None]:
+    """A model that may be in training, with its dropout off for a while."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 import torch
 
-from engines.base import EngineError, Generation, Request, Score, ScoreRequest
-from engines.checkpoint import end_tokens, load_model, load_processor
+from engines.base import EngineError, Generation, Request, Score, ScoreRequest, in_order
+from engines.checkpoint import end_tokens, in_eval_mode, load_model, load_processor
 from engines.denoising import Canvases, Denoiser, completion
 from engines.masked import check_reads_ahead, forward_of, mask_token_of, require_masked
 from engines.rendering import Renderer
@@ -46,30 +46,29 @@ class DiffusionEngine:
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
         """Streams in the order of `requests`; rows with the same decoding, of similar length, share a batch."""
+        yield from in_order(self._done(requests))
+
+    def _done(self, requests: Sequence[Request]) -> Generator[tuple[int, Generation], None, None]:
         if self._model is None:
             raise EngineError("the engine is closed")
         prompts = {i: self._renderer.prompt_ids(r.messages, False) for i, r in enumerate(requests) if r.image is None}
-        done = {
-            i: Generation(r.id, "", (), "error", 0, error)
-            for i, r in enumerate(requests)
-            if (error := self._unusable(r, len(prompts.get(i, ()))))
-        }
+        usable = []
+        for i, request in enumerate(requests):
+            if error := self._unusable(request, len(prompts.get(i, ()))):
+                yield i, Generation(request.id, "", (), "error", 0, error)
+            else:
+                usable.append(i)
 
         def decoding(i: int) -> tuple[int, float]:
             return requests[i].decoding.max_new_tokens, requests[i].decoding.temperature
 
-        order = sorted(set(range(len(requests))) - done.keys(), key=lambda i: (decoding(i), len(prompts[i])))
-        ahead = 0
+        order = sorted(usable, key=lambda i: (decoding(i), len(prompts[i])))
         for (length, temperature), same in groupby(order, decoding):
             members = list(same)
             for start in range(0, len(members), self._settings.batch_size):
                 batch = members[start : start + self._settings.batch_size]
                 made = self._batch([prompts[i] for i in batch], [requests[i] for i in batch], length, temperature)
-                done |= dict(zip(batch, made, strict=True))
-                while ahead in done:
-                    yield done.pop(ahead)
-                    ahead += 1
-        yield from (done[i] for i in range(ahead, len(requests)))
+                yield from zip(batch, made, strict=True)
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[Score]:
         """Raises `EngineError`: such a model has no likelihood that is read off one pass."""
@@ -93,8 +92,6 @@ class DiffusionEngine:
     def _batch(
         self, prompts: list[list[int]], requests: Sequence[Request], length: int, temperature: float
     ) -> list[Generation]:
-        was_training = self._model.training
-        self._model.eval()
         denoiser = Denoiser(
             forward_of(self._model),
             self._settings.schedule(length),
@@ -106,8 +103,8 @@ class DiffusionEngine:
             batch_size=self._settings.batch_size,
         )
         keys = [(request.seed, 0) for request in requests]
-        canvases = denoiser.run(Canvases.blank(prompts, length, self._mask, keys, str(self._model.device)))
-        self._model.train(was_training)
+        with in_eval_mode(self._model):
+            canvases = denoiser.run(Canvases.blank(prompts, length, self._mask, keys, str(self._model.device)))
         made = []
         for prompt, request, row in zip(prompts, requests, canvases.ids.tolist(), strict=True):
             ids, ended = completion(row, self._ends)

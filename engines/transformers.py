@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from engines.base import Decoding, EngineError, Generation, Request, Score, ScoreRequest
-from engines.checkpoint import end_tokens, load_model, load_processor
+from engines.base import Decoding, EngineError, Generation, Request, Score, ScoreRequest, in_order
+from engines.checkpoint import end_tokens, in_eval_mode, load_model, load_processor
 from engines.masked import refuse_masked
 from engines.rendering import Renderer, open_image
 from engines.settings import TransformersSettings
@@ -74,10 +74,10 @@ class TransformersEngine:
         return cls(model, processor, settings.batch_size)
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
-        yield from self._stream(requests, self._generate_batch, lambda request: request.decoding.max_new_tokens)
+        yield from in_order(self._done(requests, self._generate_batch, lambda request: request.decoding.max_new_tokens))
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[Score]:
-        yield from self._stream(requests, self._score_batch, lambda request: len(request.target))
+        yield from in_order(self._done(requests, self._score_batch, lambda request: len(request.target)))
 
     def close(self) -> None:
         self._model = None
@@ -85,21 +85,15 @@ class TransformersEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _stream(self, requests: Sequence[_Item], work: Any, size: Any) -> Iterator[Any]:
-        """Runs `work` on batches of similar length and yields in the order of `requests`."""
+    def _done(self, requests: Sequence[_Item], work: Any, size: Any) -> Generator[tuple[int, Any], None, None]:
+        """Runs `work` on batches of similar length: (index of a request, its result)."""
         if self._model is None:
             raise EngineError("the engine is closed")
         text = {i: self._renderer.prompt_text(r.messages, r.image is not None) for i, r in enumerate(requests)}
         # Rows with and without an image cannot share a forward pass: processors want all or none.
         order = sorted(text, key=lambda i: (requests[i].image is None, len(text[i]) + size(requests[i])))
-        done: dict[int, Any] = {}
-        ahead = 0
         for batch in self._batches(order, requests):
-            for i, result in zip(batch, work([requests[i] for i in batch], [text[i] for i in batch]), strict=True):
-                done[i] = result
-            while ahead in done:
-                yield done.pop(ahead)
-                ahead += 1
+            yield from zip(batch, work([requests[i] for i in batch], [text[i] for i in batch]), strict=True)
 
     def _batches(self, order: list[int], requests: Sequence[_Item]) -> Iterator[list[int]]:
         batch: list[int] = []
@@ -175,17 +169,16 @@ class TransformersEngine:
             pad_token_id=pad,
             suppress_tokens=list(self._renderer.banned_ids) or None,
         )
-        was_training, defaults = self._model.training, self._model.generation_config
-        self._model.eval()
+        defaults = self._model.generation_config
         # What a request leaves out, transformers would take from the checkpoint (Qwen2.5-VL: a repetition penalty).
         self._model.generation_config = GenerationConfig()
         try:
-            sequences = self._model.generate(
-                **inputs, generation_config=config, logits_processor=LogitsProcessorList([sampling])
-            )
+            with in_eval_mode(self._model):
+                sequences = self._model.generate(
+                    **inputs, generation_config=config, logits_processor=LogitsProcessorList([sampling])
+                )
         finally:
             self._model.generation_config = defaults
-            self._model.train(was_training)
         lengths = inputs["attention_mask"].sum(1).tolist()
         for i, request, tokens, length in zip(rows, asked, sequences[:, width:].tolist(), lengths, strict=True):
             out[i] = self._completion(request, tokens[: request.decoding.max_new_tokens], length)
@@ -219,10 +212,8 @@ class TransformersEngine:
         for key in ("token_type_ids", "mm_token_type_ids"):  # text, as far as the model is told
             if key in inputs:
                 joined[key] = torch.cat([inputs[key], torch.zeros_like(ids)], 1)
-        was_training = self._model.training
-        self._model.eval()
-        logits = self._model(**joined, logits_to_keep=longest + 1, use_cache=False).logits[:, :-1]
-        self._model.train(was_training)
+        with in_eval_mode(self._model):
+            logits = self._model(**joined, logits_to_keep=longest + 1, use_cache=False).logits[:, :-1]
         logprobs = logits.float().log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1).tolist()
         for i, request, target, row in zip(rows, asked, targets, logprobs, strict=True):
             out[i] = Score(request.id, tuple(row[: len(target)]))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image
 
-from engines.base import EngineError, Generation, Request, Score, ScoreRequest
+from engines.base import EngineError, Generation, Request, Score, ScoreRequest, in_order
 from engines.checkpoint import base_of, check_checkpoint, is_adapter, load_model, load_processor
 from engines.masked import refuse_masked
 from engines.rendering import Renderer, open_image
@@ -112,7 +112,7 @@ class VllmEngine:
         def fail(request: Request, error: str) -> Generation:
             return Generation(request.id, "", (), "error", 0, error)
 
-        yield from self._stream(requests, enqueue, finish, fail)
+        yield from in_order(self._done(requests, enqueue, finish, fail))
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[Score]:
         """Reads the target's likelihood off the prompt: vLLM scores a prompt's tokens while it prefills them."""
@@ -136,7 +136,7 @@ class VllmEngine:
         def fail(request: ScoreRequest, error: str) -> Score:
             return Score(request.id, (), error)
 
-        yield from self._stream(requests, enqueue, finish, fail)
+        yield from in_order(self._done(requests, enqueue, finish, fail))
 
     def update_weights(self, named: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Replaces weights by `named` (names as in the transformers model; see `engines.weights.named_weights`)."""
@@ -157,14 +157,14 @@ class VllmEngine:
             raise EngineError("the engine is closed")
         return self._llm
 
-    def _stream(
+    def _done(
         self,
         requests: Sequence[_Item],
         enqueue: Callable[[_Item], tuple[list[int], Any]],
         finish: Callable[[_Item, Any], _Result],
         fail: Callable[[_Item, str], _Result],
-    ) -> Iterator[_Result]:
-        """Keeps the engine supplied, steps it, and yields in the order of `requests`.
+    ) -> Generator[tuple[int, _Result], None, None]:
+        """Keeps the engine supplied and steps it: (index of a request, its result).
 
         Only a few batches are in the engine at once: its queue holds decoded images.
         """
@@ -173,23 +173,21 @@ class VllmEngine:
         llm = self._open()
         waiting = iter(grouped_by_image(requests))
         running: dict[str, tuple[int, str]] = {}  # the id in vLLM's outputs → our index, and its id for aborting
-        done: dict[int, _Result] = {}
-        ahead = 0
+        left = len(requests)
         try:
-            while ahead < len(requests):
+            while left:
                 while len(running) < 2 * self._settings.max_num_seqs and (i := next(waiting, None)) is not None:
                     try:
                         internal = self._enqueue(llm, requests[i], *enqueue(requests[i]))
                         running[internal.partition("-")[0]] = (i, internal)
                     except (EngineError, VLLMClientError, ValueError) as error:
-                        done[i] = fail(requests[i], str(error).strip().partition("\n")[0])
+                        left -= 1
+                        yield i, fail(requests[i], str(error).strip().partition("\n")[0])
                 for output in llm.llm_engine.step() if running else ():
                     if output.finished:
                         i, _ = running.pop(output.request_id)
-                        done[i] = finish(requests[i], output)
-                while ahead in done:
-                    yield done.pop(ahead)
-                    ahead += 1
+                        left -= 1
+                        yield i, finish(requests[i], output)
         finally:
             if running:
                 llm.llm_engine.abort_request([internal for _, internal in running.values()], internal=True)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from engines.checkpoint import end_tokens
+from engines.checkpoint import end_tokens, in_eval_mode
 from engines.denoising import HIDDEN, Canvases, Denoiser, Schedule, completion
 from engines.masked import forward_of
 from selfrefine.diffusion.likelihood import Rows, hide_prompt, in_parts, order_of, token_logprobs
@@ -167,11 +167,8 @@ class MaskedCreditTrainer(StepCreditTrainer):
             temperature=self.temperature,
             batch_size=self.args.per_device_train_batch_size,
         )
-        was_training = model.training
-        model.eval()
-        with self.accelerator.autocast():
+        with in_eval_mode(model), self.accelerator.autocast():
             denoiser.run(canvases, guess_at)
-        model.train(was_training)
         return canvases, denoiser
 
     def _uids(self, rows: int) -> list[int]:
