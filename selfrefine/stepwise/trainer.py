@@ -74,6 +74,8 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
             raise ValueError(f"step credit: `{wanted}` is a model; success is said by a function")
         if self.tools or self.rollout_func is not None:
             raise ValueError("step credit: tools and rollout_func have turns that cannot be cut; leave them out")
+        # TRL 1.16 pads prompts with images on the left, and where their image tokens are on the tokenizer's own side.
+        self._tokenizer.padding_side = "left"
         self.step_credit = step_credit
         self._outcome = names.index(wanted)
         self._round: Round | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,31 @@ def test_it_sees_images_and_writes_a_checkpoint_that_an_engine_opens(
     request = Request("0", ask(problems[0]), problems[0].image, Decoding(4), 0)
     assert [each.id for each in engine.generate([request])] == ["0"]
     engine.close()
+
+
+def test_prompts_of_unequal_length_keep_their_image_tokens_where_they_are(
+    model: str, problems: list[Problem], rewards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL pads the two on different sides where the tokenizer's side is the right one."""
+    from selfrefine.stepwise.trainer import StepCreditTrainer
+
+    unequal = [replace(p, question=p.question + " what is it?" * (i % 3)) for i, p in enumerate(problems)]
+    seen: list[dict[str, torch.Tensor]] = []
+    original = StepCreditTrainer._compute_loss
+
+    def spy(self: Any, model: Any, inputs: Any) -> Any:
+        seen.append(inputs | {"image_id": torch.tensor(model.config.image_token_id)})
+        return original(self, model, inputs)
+
+    monkeypatch.setattr(StepCreditTrainer, "_compute_loss", spy)
+    chosen = settings(rewards, steps=2, prompts=4)
+    reinforce(unequal, ask, model, tmp_path / "out", tmp_path / "saves", chosen, seed=1)
+    assert any((batch["prompt_mask"] == 0).any() for batch in seen), "all prompts were of one length"
+    for batch in seen:
+        if "mm_token_type_ids" in batch:  # the Qwen class reads positions of images off them
+            width = batch["prompt_ids"].shape[1]
+            found = batch["mm_token_type_ids"][:, :width] == 1
+            assert torch.equal(found, batch["prompt_ids"] == batch["image_id"])
 
 
 def test_it_learns_what_is_rewarded(problems: list[Problem], rewards: str, tiny_text: str, tmp_path: Path) -> None:
