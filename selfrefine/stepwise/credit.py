@@ -5,7 +5,7 @@ the tensors are those of all processes. `outcome` (B,) is success in [0, 1]; NaN
 the row neither enters a mean nor gets credit. A row's trace has K cuts; `values` (B, K) hold the estimated success of
 a trace that is resumed at each cut, NaN where there is no cut or none of its branches could be scored.
 
-Source: arXiv 2510.01544 (the process reward and Eq. 5); telescoped credit over segments is ours.
+Source: arXiv 2510.01544 (the process reward and Eq. 5); telescoped credit over segments, and its calibration, is ours.
 """
 
 from __future__ import annotations
@@ -87,6 +87,27 @@ def progress(
     credit = credit if scale is None else credit / scale
     given = open_rows(advantages, outcome, size, gate) & ~credit.isnan()
     return torch.where(given, advantages + credit, advantages)
+
+
+def calibrated(outcome: Tensor, values: Tensor, size: int) -> Tensor:
+    """(B,), (B, K) → (B, K): values on the scale of the outcome, as far as they have foretold it in this batch.
+
+    m + s · (v − v̄), with the means m of the outcomes and v̄ of the values of the other rows of the group, and for each
+    cut the slope s of the regression of outcomes on values inside groups. A value of few branches is noisy and s less
+    than 1; a guess at the answer is too high or too low for all rows alike, which only adds noise, and v̄ takes it away.
+    Where values have not foretold anything, NaN: a cut there would keep the outcome from the parts before it. The
+    slopes come from the rows that they are used for, an error of the order of one in B.
+    """
+    known = ~values.isnan() & ~outcome.isnan()[:, None]
+    found = torch.full_like(values, torch.nan)
+    for k in range(values.shape[1]):
+        value = torch.where(known[:, k], values[:, k], torch.nan)
+        told = torch.where(known[:, k], outcome, torch.nan)
+        value_apart, told_apart = value - group_mean(value, size), told - group_mean(told, size)
+        slope = (value_apart * told_apart).nansum() / value_apart.square().nansum()
+        if slope > 0:  # not so where it is NaN: all values of a group are equal
+            found[:, k] = mean_of_others(outcome, size) + slope * (value - mean_of_others(value, size))
+    return found
 
 
 def telescope(outcome: Tensor, values: Tensor, size: int) -> Tensor:

@@ -39,6 +39,11 @@ class StepCredit(BaseModel):
     gate: Literal["success", "advantage", "none"] = Field(
         "success", description="progress: rows that get credit; advantage is the published rule"
     )
+    calibrate: bool = Field(
+        True,
+        description="segments, one_step: values are shrunk to what they have foretold of the outcomes of the batch, "
+        "and are compared inside their group",
+    )
     group_filter: Literal["outcome", "none"] = Field(
         "outcome", description="outcome: a group whose answers are all right or all wrong weighs exactly nothing"
     )

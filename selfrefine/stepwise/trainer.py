@@ -150,6 +150,8 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         wide = torch.nn.functional.pad(mask, (0, width - mask.shape[1]))
         segments = self._gathered(self._segments(places.to(mask.device), wide))
         weight = settings.weight * float(self.reward_weights[self._outcome]) * settings.outcome_max
+        if settings.calibrate:
+            gathered = credit.calibrated(outcome, gathered, size)
         gained = credit.telescope(outcome, gathered, size)
         spread = credit.spread(advantages, outcome, gained, segments, size, weight=weight, scale=scale)
         # Where nothing was learnt about a trace's inside, its advantage stays as it is.
