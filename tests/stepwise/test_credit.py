@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from selfrefine.stepwise.credit import (
+    calibrated,
     filter_groups,
     group_mean,
     mean_of_others,
@@ -120,6 +121,58 @@ def test_a_cut_without_a_value_joins_its_segments() -> None:
     credit = telescope(outcome, values, 2)
     assert torch.allclose(credit[0], rows(0.2 - 0, 0.5, 0.5, 0.3))
     assert torch.allclose(credit[1], rows(-1, -1, -1, -1))
+
+
+def test_calibrated_values_are_the_regression_inside_groups() -> None:
+    """The slope against statsmodels', with a dummy for each group; the sum over segments stays what it was."""
+    import numpy as np
+    from statsmodels.api import OLS
+
+    generator = torch.Generator().manual_seed(1)
+    outcome = torch.bernoulli(torch.full((24,), 0.5), generator=generator).double()
+    values = 0.4 * outcome[:, None] + torch.rand(24, 2, generator=generator).double()
+    values[5, 0] = NAN
+    found = calibrated(outcome, values, 4)
+    known = np.arange(24) != 5
+    dummies = np.kron(np.eye(6), np.ones((4, 1)))
+    design = np.column_stack([values[:, 0].numpy(), dummies])[known]
+    slope = OLS(outcome.numpy()[known], design).fit().params[0]
+    apart = values[:, 0] - mean_of_others(values[:, 0], 4)
+    expected = mean_of_others(outcome, 4) + slope * apart
+    assert torch.allclose(found[:, 0], expected, equal_nan=True) and found[5, 0].isnan()
+    summed = telescope(outcome, found, 4).sum(1)  # but row 5, whose first two segments are one
+    assert torch.allclose(summed[known], (outcome - mean_of_others(outcome, 4))[known])
+    # What all rows of a group have too much of is no credit.
+    shifted = values + torch.arange(6.0, dtype=torch.float64).repeat_interleave(4)[:, None]
+    assert torch.allclose(calibrated(outcome, shifted, 4), found, equal_nan=True)
+
+
+def test_values_that_foretell_nothing_leave_the_outcome_to_all_parts() -> None:
+    outcome = rows(1, 0, 1, 0)
+    for useless in ([[0.5]] * 4, [[0.0], [1.0], [0.0], [1.0]]):
+        values = calibrated(outcome, torch.tensor(useless, dtype=torch.float64), 4)
+        assert values.isnan().all()
+        credit = telescope(outcome, values, 4)
+        assert torch.equal(credit[:, 0], credit[:, 1])
+        assert torch.equal(credit[:, 0], outcome - mean_of_others(outcome, 4))
+
+
+def test_calibrated_guesses_are_nearer_to_the_true_advantage_than_the_outcome_is() -> None:
+    """Four parts, each right in 3 of 5 traces; a guess knows of what is right so far, but not of what is to come."""
+    generator = torch.Generator().manual_seed(0)
+    right = torch.bernoulli(torch.full((4000, 4), 0.6), generator=generator).double()
+    so_far = right.cumprod(1)
+    outcome, guesses = so_far[:, 3], so_far[:, :3]
+    value = torch.cat([torch.full((4000, 1), 0.6**4), so_far * 0.6 ** torch.tensor([3, 2, 1, 0])], 1)
+    truth = value.diff(dim=1)
+
+    def error(credit: Tensor) -> float:
+        return float((credit - truth).square().mean())
+
+    plain = error((outcome - mean_of_others(outcome, 8))[:, None].expand(-1, 4))
+    raw = error(telescope(outcome, guesses, 8))
+    found = error(telescope(outcome, calibrated(outcome, guesses, 8), 8))
+    assert found < plain / 4 and found < raw / 4
 
 
 def test_a_row_that_could_not_be_scored_keeps_its_advantage() -> None:
