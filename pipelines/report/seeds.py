@@ -19,8 +19,6 @@ from pipelines.report.plots import Bar
 from pipelines.report.run import RunView, StageView
 from pipelines.report.triads import FilterMeans, Triads, filter_means, read_triads
 
-CONTROL_ARM = "random"
-
 
 def render_seeds(directory: Path, runs: Sequence[RunView]) -> str:
     """The whole HTML page.
@@ -54,7 +52,7 @@ def render_seeds(directory: Path, runs: Sequence[RunView]) -> str:
 
 
 def combine(runs: Sequence[RunView], control: str | None = None) -> list[ArmOverSeeds]:
-    """Every checkpoint name over the seeds, against `control`: by default `NAME@random`, else the first checkpoint."""
+    """Every checkpoint name over the seeds, against `control`: by default the evaluation's own, else the first one."""
     arms: dict[str, list[Evaluated]] = {}
     for run in runs:
         stage, result = _evaluation(run)
@@ -64,8 +62,9 @@ def combine(runs: Sequence[RunView], control: str | None = None) -> list[ArmOver
             label = f"{run.name}/{checkpoint['label']}"
             arms.setdefault(checkpoint["label"], []).append(Evaluated(label, settings, trials))
     names = list(arms)
-    chosen = control or next((name for name in reversed(names) if name.endswith(f"@{CONTROL_ARM}")), names[0])
-    return across_seeds(arms, chosen)
+    compared = _evaluation(runs[0])[1]["comparisons"]
+    own = [each["b"] for each in compared if "control" in each["roles"]]
+    return across_seeds(arms, control or [names[0], *own][-1])
 
 
 def _outcomes(runs: Sequence[RunView]) -> dict[str, Counter[str]]:
