@@ -16,7 +16,7 @@ from selfrefine.stepwise.trainer import StepCreditTrainer
 
 PROMPTS = ["what is two and two?", "what is five less three?", "which one is red?", "where is it?"]
 GROUP, GROUPS, TOKENS = 8, 4, 64
-STEPS, TIMES = 4, 5
+STEPS, TIMES = 3, 3
 
 
 def even(prompts: Sequence[str], completions: Sequence[str], **columns: Any) -> list[float]:
