@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,7 +44,8 @@ def test_the_stage_goes_on_from_tune_and_is_compared_with_it(real_children: Any,
 
 def test_a_sampler_that_is_not_installed_is_a_line_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     def lines(sampler: str) -> list[str]:
-        return list(ReinforceStage.model_validate({"name": "second", "sampler": sampler}).check(None))  # type: ignore[arg-type]
+        recipe: Any = SimpleNamespace(data={})
+        return list(ReinforceStage.model_validate({"name": "second", "sampler": sampler}).check(recipe))
 
     assert lines("vllm") == []
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
