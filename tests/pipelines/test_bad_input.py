@@ -138,7 +138,7 @@ def test_a_reward_whose_column_the_data_lack(refused: Refused, tmp_path: Path) -
     wanted = (
         "evaluate.reward: reward `sudoku` wants the column 'puzzle'; there are: answer, hint, image, kind, question"
     )
-    assert f"evaluate.reward: {wanted} (data.labelled)" in refused(labelled, stages=stages)
+    assert f"{wanted} (data.labelled)" in refused(labelled, stages=stages)
     (tmp_path / "mine.py").write_text("def near(prompts, completions, hint, *, target): ...\n")
     reinforce["rewards"] = [{"reward": f"{tmp_path}/mine.py:near"}]
     assert "near` wants the column 'target'" in refused(labelled, stages=[reinforce])
