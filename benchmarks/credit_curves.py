@@ -75,6 +75,7 @@ def draw(found: Mapping[str, Sequence[Curve]], file: Path) -> None:
             if len(lines) > 1:
                 panel.fill_between(grid, lines.min(0), lines.max(0), color=f"C{number}", alpha=0.15, linewidth=0)
     panels[0].set(xlabel="generated tokens, branches counted", ylabel=f"mean reward of sampled answers, {WINDOW} steps")
+    panels[0].xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1000:g}k")
     panels[1].set(xlabel="seconds of training")
     panels[0].legend(frameon=False)
     figure.savefig(file, dpi=110)
