@@ -74,14 +74,7 @@ def check(
     return None
 
 
-def columns(
-    split: str,
-    source: str,
-    columns: Mapping[str, str] | None = None,
-    images: str | None = None,
-    subset: str | None = None,
-    file: str | None = None,
-) -> frozenset[str] | None:
+def columns(split: str, source: str, columns: Mapping[str, str] | None = None, **others: Any) -> frozenset[str] | None:
     """The names of its problems' `columns`, images among them; None for a dataset on the hub."""
     path = Path(source).expanduser()
     return _further(local_columns(path, split, source), _names(source, columns)) if path.exists() else None
