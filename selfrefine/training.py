@@ -194,6 +194,8 @@ def run(
 ) -> None:
     """Trains to the end and writes the checkpoint to `directory`. `on_log` gets the numbers whose names are `logged`.
 
+    `processor` is written beside the weights; None for a model that has none.
+
     The end is the last step, or the one after which `enough` says so. Of several processes the first one logs and
     writes; the others return when the checkpoint is there.
 
@@ -209,12 +211,13 @@ def run(
     if trainer.state.global_step < trainer.state.max_steps and not enough():
         raise TrainingStopped(f"step {trainer.state.global_step} of {trainer.state.max_steps}")
     # Trainer puts the tokenizer's end token before those it finds, at each start: once more at each resume.
-    ends = trainer.model.generation_config.eos_token_id
-    if isinstance(ends, list):
-        trainer.model.generation_config.eos_token_id = list(dict.fromkeys(ends))
+    generation = getattr(trainer.model, "generation_config", None)
+    if generation is not None and isinstance(generation.eos_token_id, list):
+        generation.eos_token_id = list(dict.fromkeys(generation.eos_token_id))
     trainer.save_model(str(directory))
     if is_first():
-        processor.save_pretrained(str(directory))
+        if processor is not None:
+            processor.save_pretrained(str(directory))
         # No part of a checkpoint: a pickle of the arguments, which holds paths.
         (directory / "training_args.bin").unlink(missing_ok=True)
     trainer.accelerator.wait_for_everyone()

@@ -1,0 +1,112 @@
+"""Trains a recurrent reasoner from scratch, resumably, and says how well each of its alignments answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfrefine.latent.boards import Boards
+from selfrefine.latent.config import LatentReasonerConfig
+from selfrefine.latent.model import LatentReasoner
+from selfrefine.latent.settings import RolloutSettings
+from selfrefine.latent.solve import solve
+from selfrefine.training import last_save, on_one_device, run
+
+_LOGGED = frozenset({"loss", "learning_rate", "segment", "rollouts", "boards_seen"})
+
+
+def train_reasoner(
+    boards: Boards,
+    config: LatentReasonerConfig,
+    directory: Path,
+    saves: Path,
+    settings: RolloutSettings,
+    seed: int,
+    *,
+    on_log: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float | int]:
+    """Trains a new reasoner on `boards` and writes it to `directory`.
+
+    A stopped call resumes from its last saved point in `saves` when called again with the same arguments, and ends with
+    the same weights. It stops, and saves, at the end of a rollout.
+
+    Raises:
+        TrainingStopped: `should_stop` was true.
+        ValueError: `steps` are no whole number of rollouts; boards that the model cannot read.
+    """
+    from transformers import TrainingArguments
+
+    from selfrefine.latent.trainer import RolloutTrainer
+
+    length = config.segments if settings.alignment == "step" else 1
+    if settings.steps % length:
+        raise ValueError(
+            f"steps: {settings.steps} is no whole number of rollouts of {length} steps; "
+            f"take {-(-settings.steps // length) * length}"
+        )
+    size, highest = boards.inputs.shape[1], max(boards.inputs.max(), boards.labels.max())
+    if size > config.seq_len or highest >= config.vocab_size:
+        raise ValueError(
+            f"boards of {size} cells with tokens up to {highest}; the model reads {config.seq_len} cells with tokens "
+            f"up to {config.vocab_size - 1}"
+        )
+    torch.manual_seed(seed)
+    resume = last_save(saves)
+    model = LatentReasoner.from_pretrained(resume, dtype=torch.float32) if resume else LatentReasoner(config)
+    if settings.compile:
+        model.recurrence.compile()
+    gpu = torch.cuda.is_available()
+    fast = settings.precision == "auto" and gpu and torch.cuda.is_bf16_supported()
+    arguments = TrainingArguments(
+        output_dir=str(saves),
+        seed=seed,
+        max_steps=settings.steps,
+        # Rows are drawn by the trainer itself; Trainer only has to think that there are some.
+        per_device_train_batch_size=settings.batch_size,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=settings.warmup_steps,
+        max_grad_norm=0.0,
+        bf16=settings.precision == "bfloat16" or fast,
+        use_cpu=not gpu,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=settings.save_every * length,
+        save_total_limit=2,
+        report_to=[],
+        remove_unused_columns=False,
+        dataloader_pin_memory=gpu,
+        ignore_data_skip=True,  # The boards begin at the step of the save by themselves.
+    )
+    first = int(resume.name.rpartition("-")[2]) if resume else 0
+    trainer = RolloutTrainer(model=model, args=on_one_device(arguments), boards=boards, settings=settings, first=first)
+    if resume:
+        trainer.resume_average(resume)
+
+    def at_the_end() -> bool:
+        return should_stop() and trainer.state.global_step % length == 0
+
+    run(trainer, resume, None, directory, on_log, at_the_end, _LOGGED.__contains__)
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row][-10 * length :]
+    return {
+        "steps": trainer.state.global_step,
+        "rollouts": trainer.state.global_step // length,
+        "parameters": model.num_parameters(),
+        "loss": sum(losses) / len(losses),
+    }
+
+
+@torch.no_grad()
+def accuracy_by_segment(
+    model: LatentReasoner, boards: Boards, batch_size: int, count: int | None = None
+) -> list[float]:
+    """The share of boards that are right at each alignment."""
+    right = []
+    for start in range(0, len(boards.inputs), batch_size):
+        part = slice(start, start + batch_size)
+        found = solve(model, torch.from_numpy(boards.inputs[part]).to(model.device), count)
+        right.append(found.right(torch.from_numpy(boards.labels[part]).to(model.device)))
+    return [float(share) for share in torch.cat(right, 1).float().mean(1)]

@@ -1,0 +1,115 @@
+"""The recurrent reasoner: an embedding, an update rule and a head, as a model of transformers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from selfrefine.latent.block import truncated_normal
+from selfrefine.latent.config import LatentReasonerConfig
+from selfrefine.latent.loop import segments
+from selfrefine.latent.objective import answer_loss
+from selfrefine.latent.peers import RULES
+from selfrefine.latent.recurrence import State
+
+
+@dataclass
+class ReasonerOutput(ModelOutput):  # type: ignore[misc]
+    """`loss`: the sum over the segments that ran. `logits`: (B, S, V) of the last one. `state`: what the next needs."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    state: State | None = None
+
+
+class LatentReasoner(PreTrainedModel):  # type: ignore[misc]
+    """Answers by refining a latent estimate (arXiv 2510.08222), or by the update rule of a peer.
+
+    `forward` begins from a fresh estimate, and goes through all N segments, unless told otherwise.
+    """
+
+    config_class = LatentReasonerConfig
+    config: LatentReasonerConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+
+    def __init__(self, config: LatentReasonerConfig) -> None:
+        super().__init__(config)
+        size = config.hidden_size
+        self.embedding = nn.Embedding(config.vocab_size, size)
+        self.prefix = nn.Parameter(torch.zeros(config.prefix_tokens, size))
+        self.recurrence = RULES[config.recurrence](config)
+        self.head = nn.Linear(size, config.vocab_size, bias=False)
+        # Saved with the weights: without it a loaded model is another function.
+        self.register_buffer("z_init", torch.zeros(self.recurrence.states, size))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        from transformers import initialization
+
+        if isinstance(module, nn.Embedding):
+            truncated_normal(module.weight, module.embedding_dim**-0.5)
+        elif isinstance(module, nn.Linear):
+            truncated_normal(module.weight, module.in_features**-0.5)  # LeCun's
+        elif module is self:
+            initialization.zeros_(self.prefix)
+            if self.config.z_init == "random":
+                truncated_normal(self.z_init, 1.0)
+            else:
+                initialization.zeros_(self.z_init)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """(B, S) → (B, P + S, D): the prefix and the tokens, of size 1 in each dimension on average.
+
+        Raises `ValueError` for an input that is longer than `seq_len` or has a token that is none.
+        """
+        config = self.config
+        if input_ids.shape[1] > config.seq_len:
+            raise ValueError(f"an input of {input_ids.shape[1]} tokens; this model reads {config.seq_len} at most")
+        prefix = self.prefix.expand(len(input_ids), -1, -1)
+        scaled: Tensor = math.sqrt(config.hidden_size) * torch.cat([prefix, self.embedding(input_ids)], 1)
+        return scaled
+
+    def fresh(self, input_ids: Tensor) -> State:
+        """The state before the first update, (B, P + S, D) for each latent; nothing of another input is in it."""
+        batch, length = input_ids.shape
+        return tuple(z.expand(batch, self.config.prefix_tokens + length, -1) for z in self.z_init)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        labels: Tensor | None = None,
+        state: State | None = None,
+        first: int = 0,
+        count: int | None = None,
+        cut: bool = True,
+        **others: Any,
+    ) -> ReasonerOutput:
+        """`count` segments from number `first` on; all that are left unless given.
+
+        Args:
+            input_ids: (B, S).
+            labels: (B, S), −100 where nothing is judged.
+            state: where the segment before ended; fresh unless given.
+            cut: False lets the gradient through from segment to segment.
+        """
+        last = self.config.segments if count is None else first + count
+        losses = []
+        for segment in segments(self, input_ids, range(first, last), state, cut=cut):
+            if labels is not None:
+                losses.append(answer_loss(segment.logits, labels, self.config.loss))
+            state, logits = segment.state, segment.logits
+        return ReasonerOutput(sum(losses) if losses else None, logits, state)
+
+
+def parameters_of(config: LatentReasonerConfig) -> int:
+    """How many trained numbers a reasoner has, without making one."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in LatentReasoner(config).parameters())

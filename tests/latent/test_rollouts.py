@@ -1,0 +1,196 @@
+"""The training of a reasoner: equal to a transcription, resumable, its batches and its average as described."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from selfrefine.latent.boards import Boards
+from selfrefine.latent.config import LatentReasonerConfig
+from selfrefine.latent.fit import accuracy_by_segment, train_reasoner
+from selfrefine.latent.model import LatentReasoner
+from selfrefine.latent.settings import RolloutSettings
+from selfrefine.training import TrainingStopped
+from tests.latent.transcription import train
+
+QUICK = RolloutSettings(
+    steps=24,
+    batch_size=8,
+    learning_rate=1e-3,
+    warmup_steps=0,
+    weight_decay=0.1,
+    ema=0.9,
+    ema_warmup=False,
+    save_every=2,
+)
+
+
+def _fit(
+    boards: Boards, config: LatentReasonerConfig, folder: Path, settings: RolloutSettings = QUICK, **others: Any
+) -> tuple[dict[str, float | int], list[Mapping[str, Any]]]:
+    log: list[Mapping[str, Any]] = []
+    numbers = train_reasoner(
+        boards, config, folder / "checkpoint", folder / "saves", settings, 7, on_log=log.append, **others
+    )
+    return numbers, log
+
+
+def test_losses_and_average_are_those_of_the_transcription(
+    boards: Boards, config: LatentReasonerConfig, tmp_path: Path
+) -> None:
+    torch.manual_seed(7)
+    begun = LatentReasoner(config)
+    named = {
+        "embedding": begun.embedding.weight, "prefix": begun.prefix, "head": begun.head.weight,
+        **{name.split(".")[-2]: weight for name, weight in begun.recurrence.named_parameters()},
+    }  # fmt: skip
+    weights = {name: weight.detach().clone() for name, weight in named.items()}
+    batches = [tuple(map(torch.from_numpy, boards.batch(rollout, 8, 7))) for rollout in range(6)]
+    losses, average = train(
+        weights, begun.z_init, batches, config.segments, config.updates, config.num_heads, config.rope_theta,
+        QUICK.learning_rate, QUICK.weight_decay, 0.9,
+    )  # fmt: skip
+    _, log = _fit(boards, config, tmp_path)
+    torch.testing.assert_close([row["loss"] for row in log], losses, rtol=1e-5, atol=2e-6)
+    for folder, wanted in (("checkpoint", average), ("checkpoint/raw", weights)):
+        found = LatentReasoner.from_pretrained(tmp_path / folder)
+        torch.testing.assert_close(found.head.weight, wanted["head"], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.prefix, wanted["prefix"], rtol=1e-4, atol=1e-6)
+        block = found.recurrence.block.blocks[0]
+        torch.testing.assert_close(block.qkv.weight, wanted["qkv"], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.embedding.weight, wanted["embedding"], rtol=1e-4, atol=1e-5)
+    assert [row["segment"] for row in log] == [0, 1, 2, 3] * 6
+    assert log[-1]["rollouts"] == 6 and log[-1]["boards_seen"] == 48
+
+
+def test_without_zero_gradients_the_embedding_rests_after_the_first_segment(
+    boards: Boards, config: LatentReasonerConfig, tmp_path: Path
+) -> None:
+    _, kept = _fit(boards, config, tmp_path / "kept")
+    _, left = _fit(boards, config, tmp_path / "left", QUICK.model_copy(update={"zero_gradients": False}))
+    same = [a["loss"] == b["loss"] for a, b in zip(kept, left, strict=True)]
+    assert same[:5] == [True] * 4 + [False]  # The first batch never reads the embedding again.
+
+
+def test_a_stopped_training_ends_as_an_undisturbed_one(
+    boards: Boards, config: LatentReasonerConfig, tmp_path: Path
+) -> None:
+    _, whole = _fit(boards, config, tmp_path / "whole")
+    asked: list[bool] = []
+
+    def stop() -> bool:
+        asked.append(True)
+        return len(asked) > 9  # inside the third rollout
+
+    with pytest.raises(TrainingStopped, match="step 12 of 24"):
+        _fit(boards, config, tmp_path / "stopped", should_stop=stop)
+    _, rest = _fit(boards, config, tmp_path / "stopped")
+    assert [row["loss"] for row in rest] == [row["loss"] for row in whole[12:]]
+    for folder in ("checkpoint", "checkpoint/raw"):
+        one, other = (LatentReasoner.from_pretrained(tmp_path / each / folder) for each in ("whole", "stopped"))
+        for (name, weight), (_, wanted) in zip(one.state_dict().items(), other.state_dict().items(), strict=True):
+            assert torch.equal(weight, wanted), (folder, name)
+
+
+@pytest.mark.parametrize("alignment", ["sum", "last", "whole"])
+def test_one_step_for_a_rollout_where_the_paper_takes_one_at_each_alignment(
+    boards: Boards, config: LatentReasonerConfig, tmp_path: Path, alignment: str
+) -> None:
+    settings = QUICK.model_copy(update={"alignment": alignment, "steps": 1, "ema": None, "optimiser": "adamw"})
+    _, log = _fit(boards, config, tmp_path, settings)
+    torch.manual_seed(7)
+    model = LatentReasoner(config)
+    x, y = map(torch.from_numpy, boards.batch(0, 8, 7))
+    if alignment == "sum":
+        loss = model(x, y).loss
+    else:
+        before = model(x, count=3, cut=alignment == "last").state
+        loss = model(x, y, state=before, first=3, count=1).loss
+    assert log[0]["loss"] == pytest.approx(loss.item(), rel=1e-6)
+    loss.backward()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    settings.optimiser_for(model).step()
+    found = LatentReasoner.from_pretrained(tmp_path / "checkpoint")
+    for (name, weight), (_, wanted) in zip(found.named_parameters(), model.named_parameters(), strict=True):
+        torch.testing.assert_close(weight, wanted, msg=name, rtol=1e-4, atol=2e-5)
+
+
+def test_the_average_is_not_moved_inside_a_rollout_and_its_decay_grows(
+    boards: Boards, config: LatentReasonerConfig, tmp_path: Path
+) -> None:
+    heads = {}
+    for rollouts in (1, 2, 3):
+        settings = QUICK.model_copy(update={"steps": 4 * rollouts, "ema": 0.5, "ema_warmup": True})
+        _fit(boards, config, tmp_path / str(rollouts), settings)
+        heads[rollouts] = [
+            LatentReasoner.from_pretrained(tmp_path / str(rollouts) / folder).head.weight
+            for folder in ("checkpoint/raw", "checkpoint")
+        ]
+    torch.manual_seed(7)
+    average = LatentReasoner(config).head.weight.detach()
+    for rollouts, decay in ((1, 1 / 10), (2, 2 / 11), (3, 3 / 12)):
+        average = decay * average + (1 - decay) * heads[rollouts][0]
+        torch.testing.assert_close(heads[rollouts][1], average, rtol=1e-4, atol=1e-6)
+
+
+def test_batches_cover_an_epoch_and_are_shared_among_processes(boards: Boards) -> None:
+    rows = [tuple(row) for row in boards.inputs.tolist()]
+    assert len(set(rows)) == 40
+    drawn = [tuple(row) for rollout in range(3) for row in boards.batch(rollout, 12, 0)[0].tolist()]
+    assert len(set(drawn)) == 36 and set(drawn) < set(rows)  # Four fill no batch.
+    assert [tuple(row) for row in boards.batch(3, 12, 0)[0].tolist()] != drawn[:12]  # another order
+    halves = [boards.batch(1, 12, 0, process, 2)[0] for process in (0, 1)]
+    assert np.array_equal(np.concatenate(halves), boards.batch(1, 12, 0)[0])
+    assert len(boards.batch(0, 4000, 0)[0]) == 40
+
+
+def test_copies_are_drawn_anew_for_every_rollout_and_again_for_the_same_one(boards: Boards) -> None:
+    def shift(inputs: Any, labels: Any, draw: np.random.Generator) -> tuple[Any, Any]:
+        by = int(draw.integers(0, 2**40))
+        return inputs + by, labels + by
+
+    copied = Boards(boards.inputs, boards.labels, shift)
+    first, again, later = (copied.batch(rollout, 40, 0)[0].max() for rollout in (0, 0, 1))
+    assert first == again != later
+    assert copied.batch(0, 40, 0, 0, 2)[0].max() != copied.batch(0, 40, 0, 1, 2)[0].max()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"steps": 10}, "steps: 10 is no whole number of rollouts of 4 steps; take 12")],
+)
+def test_bad_settings_get_one_line(
+    boards: Boards, config: LatentReasonerConfig, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        _fit(boards, config, tmp_path, QUICK.model_copy(update=changes))
+
+
+def test_boards_that_the_model_cannot_read_are_refused(config: LatentReasonerConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="tokens up to 9; the model reads 16 cells with tokens up to 5"):
+        _fit(Boards(np.full((4, 16), 9), np.full((4, 16), 9)), config, tmp_path)
+    with pytest.raises(ValueError, match="no boards"):
+        Boards(np.zeros((0, 4), np.int64), np.zeros((0, 4), np.int64))
+
+
+def test_it_learns(config: LatentReasonerConfig, tmp_path: Path) -> None:
+    """Each row of a grid has every digit once; one of each row is left out."""
+    draw = np.random.default_rng(0)
+    labels = draw.permuted(np.tile(np.arange(2, 6), (400, 4, 1)), axis=2)
+    inputs = labels.copy()
+    holes = draw.integers(0, 4, (400, 4))
+    np.put_along_axis(inputs, holes[..., None], 1, 2)
+    boards = Boards(inputs.reshape(400, 16)[:350], labels.reshape(400, 16)[:350])
+    unseen = Boards(inputs.reshape(400, 16)[350:], labels.reshape(400, 16)[350:])
+    settings = QUICK.model_copy(update={"steps": 240, "batch_size": 64, "learning_rate": 3e-3, "ema_warmup": True})
+    numbers, _ = _fit(boards, config, tmp_path, settings)
+    model = LatentReasoner.from_pretrained(tmp_path / "checkpoint")
+    shares = accuracy_by_segment(model, unseen, 25)
+    assert shares[-1] > 0.5, shares  # Guessing the four digits is right once in 256.
+    assert numbers["parameters"] == model.num_parameters() and numbers["rollouts"] == 60
