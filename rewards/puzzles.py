@@ -12,7 +12,7 @@ from rewards.answer import final_answer
 from rewards.arithmetic import NoExpression, evaluate
 from rewards.contract import note
 from rewards.text import Completion, text_of
-from tasks.sudoku import box, units
+from tasks.puzzles.grid import box, units
 
 _MOVES = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
 _MOVE_WORDS = re.compile(r"\b(?:up|down|left|right)\b", re.IGNORECASE)

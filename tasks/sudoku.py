@@ -1,43 +1,57 @@
 """Sudoku puzzles made by a seed: 4 by 4, 6 by 6 (boxes of 2 by 3) or 9 by 9, with one solution or with any number.
 
-A puzzle is of the split that a hash of its clues says, so splits have none in common, whatever their sizes and seeds.
+A puzzle is of the split that a hash says: of its clues, or of what all its symmetric copies have in common. So splits
+have none in common, whatever their sizes and seeds.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
+from itertools import accumulate
 from itertools import count as numbers
 from typing import Any
 
 from tasks.draw import seed64, uniform
 from tasks.problem import Problem, Rows, TaskError
+from tasks.puzzles.grid import LEVELS, SIDES, full_grid
 
 UNITS = "problems"
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 """The share of all puzzles that are of a split."""
-SIDES = (4, 6, 9)
 EMPTY = {4: (6, 10), 6: (12, 20), 9: (30, 48)}
 """The fewest and most empty cells, where none are asked for."""
+LEVELS_OF = {4: (), 6: LEVELS[:3], 9: LEVELS}
+"""The levels that puzzles of a side have: of side 4, all are easy."""
+SPLIT_BY = ("clues", "symmetry")
+FRUITLESS = 50_000
+"""Grids in a row without a new puzzle that end the search for puzzles of a level."""
 
 
 def load(
     split: str, side: int = 4, least_empty: int | None = None, most_empty: int | None = None, unique: bool = True,
-    size: int = 500, seed: int = 0,
+    level: str | None = None, split_by: str | None = None, size: int = 500, seed: int = 0,
 ) -> Rows:  # fmt: skip
     """`size` different puzzles. The question is the grid, `_` for an empty cell, the answer the same grid filled in.
 
     `unique: false` leaves any cells empty, so that a puzzle may have many solutions, of which the answer is one.
-    `columns` have what the rewards `sudoku` and `sudoku_cells` need. Raises `TaskError`.
+    `level` (side 9: easy, medium, hard, extreme; side 6: not extreme) gives puzzles that are hard to a solver, with no
+    clue that could be spared. `split_by: symmetry`, which a level brings along, parts the splits so that no symmetric
+    copy of a puzzle is in another, of side 9 no copy of its solution either; `clues` parts them by the puzzle as it is.
+    `columns` have what the rewards `sudoku` and `sudoku_cells` need, and a level's mean `backtracks`. Raises
+    `TaskError`.
     """
-    check(split, side, least_empty, most_empty, unique, size, seed)
-    return _load(split, side, *_range(side, least_empty, most_empty), unique, size, seed)
+    check(split, side, least_empty, most_empty, unique, level, split_by, size, seed)
+    by_symmetry = level is not None or split_by == "symmetry"
+    if level is not None:
+        return _of_level(split, side, level, size, seed)
+    return _load(split, side, *_range(side, least_empty, most_empty), unique, by_symmetry, size, seed)
 
 
 def check(
     split: str, side: int = 4, least_empty: int | None = None, most_empty: int | None = None, unique: bool = True,
-    size: int = 500, seed: int = 0,
+    level: str | None = None, split_by: str | None = None, size: int = 500, seed: int = 0,
 ) -> str | None:  # fmt: skip
     """Raises `TaskError` for an unknown split or a value that cannot be."""
     if split not in SPLITS:
@@ -47,6 +61,10 @@ def check(
     for name, value, least in (("size", size, 1), ("seed", seed, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise TaskError(f"sudoku: {name} is a whole number of {least} or more, not {value!r}")
+    if split_by not in (None, *SPLIT_BY):
+        raise TaskError(f"sudoku: split_by is one of {', '.join(SPLIT_BY)}, not {split_by!r}")
+    if level is not None:
+        _check_level(side, level, split_by, unique and least_empty is None and most_empty is None)
     low, high = _range(side, least_empty, most_empty)
     # Beyond, hardly any grid still has one solution.
     most = EMPTY[side][1] + (2 if side == 4 else 4) if unique else side * side - 1
@@ -55,103 +73,56 @@ def check(
     return None
 
 
+def _check_level(side: int, level: str, split_by: str | None, alone: bool) -> None:
+    if level not in LEVELS_OF[side]:
+        there = "; ".join(f"side {each} has {', '.join(names)}" for each, names in LEVELS_OF.items() if names)
+        raise TaskError(f"sudoku of side {side} has no level {level!r}; {there}")
+    if not alone:
+        raise TaskError("sudoku: a level's puzzles have one solution and no clue to spare: leave out least_empty, "
+                        "most_empty and unique, or the level")  # fmt: skip
+    if split_by == "clues":
+        raise TaskError("sudoku: puzzles of a level are split by symmetry: leave out split_by, or the level")
+
+
 def count(
     split: str, side: int = 4, least_empty: int | None = None, most_empty: int | None = None, unique: bool = True,
-    size: int = 500, seed: int = 0,
+    level: str | None = None, split_by: str | None = None, size: int = 500, seed: int = 0,
 ) -> int:  # fmt: skip
     """How many problems there are: as many as were asked for."""
     return size
 
 
-def columns(split: str, **options: Any) -> frozenset[str]:
+def columns(split: str, level: str | None = None, **options: Any) -> frozenset[str]:
     """The names of its problems' `columns`."""
-    return frozenset({"puzzle"})
-
-
-def box(side: int) -> tuple[int, int] | None:
-    """(rows, columns) of a box; None for a side that has none."""
-    return {4: (2, 2), 6: (2, 3), 9: (3, 3)}.get(side)
-
-
-@cache
-def units(side: int) -> Sequence[tuple[int, int, int]]:
-    """For each cell, in reading order, the numbers of its row, its column and its box, out of 3 · side."""
-    shape = box(side)
-    assert shape is not None
-    high, wide = shape
-    return [
-        (cell // side, side + cell % side, 2 * side + cell // side // high * (side // wide) + cell % side // wide)
-        for cell in range(side * side)
-    ]
-
-
-@cache
-def peers(side: int) -> Sequence[Sequence[int]]:
-    """For each cell, in reading order, the cells that share a row, a column or a box with it."""
-    of = units(side)
-    return [
-        [other for other in range(side * side) if other != cell and any(map(int.__eq__, of[cell], of[other]))]
-        for cell in range(side * side)
-    ]
-
-
-def solutions(cells: Sequence[int], side: int, limit: int, order: random.Random | None = None) -> list[list[int]]:
-    """At most `limit` ways to fill the 0s of a grid; `order` tries values by chance. [] where the clues contradict."""
-    every = (1 << side) - 1
-    options = [every] * (side * side)
-    filled = [0] * (side * side)
-    for cell, value in enumerate(cells):
-        if value:
-            if not options[cell] >> (value - 1) & 1:
-                return []
-            _put(options, filled, cell, value, side)
-    found: list[list[int]] = []
-    _search(options, filled, side, limit, order, found)
-    return found
-
-
-def _put(options: list[int], filled: list[int], cell: int, value: int, side: int) -> None:
-    filled[cell] = value
-    for other in peers(side)[cell]:
-        options[other] &= ~(1 << (value - 1))
-
-
-def _search(
-    options: list[int], filled: list[int], side: int, limit: int, order: random.Random | None, found: list[list[int]]
-) -> None:
-    """Depth first, always at the empty cell with the fewest values left."""
-    empty = [cell for cell, value in enumerate(filled) if not value]
-    if not empty:
-        found.append(list(filled))
-        return
-    cell = min(empty, key=lambda each: options[each].bit_count())
-    values = [value for value in range(1, side + 1) if options[cell] >> (value - 1) & 1]
-    if order is not None:
-        order.shuffle(values)
-    for value in values:
-        deeper, with_it = list(options), list(filled)
-        _put(deeper, with_it, cell, value, side)
-        _search(deeper, with_it, side, limit, order, found)
-        if len(found) >= limit:
-            return
+    return frozenset({"puzzle"} if level is None else {"puzzle", "backtracks"})
 
 
 def puzzles(side: int, low: int, high: int, unique: bool, seed: int) -> Iterator[tuple[list[int], list[int]]]:
     """(cells, solution) without end; each has `low` to `high` empty cells, and if `unique` no other solution."""
+    from tasks.puzzles.solver import dug
+
     for number in numbers():
         generator = random.Random(seed64("sudoku", side, low, high, unique, seed, number))
-        solution = solutions([0] * (side * side), side, 1, generator)[0]
+        solution = full_grid(side, generator)
         wanted = generator.randint(low, high)
-        cells, places = list(solution), list(range(side * side))
+        places = list(range(side * side))
         generator.shuffle(places)
-        for place in places:
-            if cells.count(0) == wanted:
-                break
-            kept, cells[place] = cells[place], 0
-            if unique and len(solutions(cells, side, 2)) > 1:
-                cells[place] = kept
+        if unique:
+            cells = dug(solution, solution, places, side, wanted)
+        else:
+            cells = list(solution)
+            for place in places[:wanted]:
+                cells[place] = 0
         if cells.count(0) == wanted:
             yield cells, solution
+
+
+def split_of(cells: Sequence[int], solution: Sequence[int], side: int, unique: bool) -> str:
+    """The split that has a puzzle and all its symmetric copies; of side 9, all puzzles of that solution too.
+
+    Sides 4 and 6 have no more than 2 and 49 solutions that are no copies of each other: too few to part.
+    """
+    return _share(uniform("sudoku symmetry", _form(solution if side == 9 and unique else cells, side)))
 
 
 def written(cells: Sequence[int], side: int) -> str:
@@ -165,21 +136,68 @@ def _range(side: int, least: int | None, most: int | None) -> tuple[int, int]:
     return low if least is None else least, high if most is None else most
 
 
+def _share(place: float) -> str:
+    """The split whose share of [0, 1) has the place."""
+    return next(split for split, end in zip(SPLITS, accumulate(SPLITS.values()), strict=True) if place < end)
+
+
 @lru_cache(8)
-def _load(split: str, side: int, low: int, high: int, unique: bool, size: int, seed: int) -> Rows:
-    start = sum(SPLITS[each] for each in list(SPLITS)[: list(SPLITS).index(split)])
+def _load(split: str, side: int, low: int, high: int, unique: bool, symmetric: bool, size: int, seed: int) -> Rows:
     found: dict[str, Problem] = {}
     repeated = 0
     for cells, solution in puzzles(side, low, high, unique, seed):
         clues = "".join(map(str, cells))
-        if start <= uniform("sudoku", clues) < start + SPLITS[split]:
-            repeated += clues in found
+        where = split_of(cells, solution, side, unique) if symmetric else _share(uniform("sudoku", clues))
+        if where == split:
+            form = _form(cells, side) if symmetric else clues
+            repeated += form in found
             if repeated > 20 * size:
                 raise TaskError(f"sudoku of side {side}, split {split}: {len(found)} puzzles found, {size} asked for")
-            found[clues] = Problem(
-                clues, written(cells, side), written(solution, side), cluster=clues,
-                kind=f"{cells.count(0)} empty", columns={"puzzle": clues},
-            )  # fmt: skip
+            found.setdefault(form, _problem(cells, solution, side, f"{cells.count(0)} empty", clues))
         if len(found) == size:
             return Rows(list(found.values()), dropped=(("duplicate", repeated),) if repeated else ())
     raise AssertionError("puzzles() never ends")
+
+
+@lru_cache(8)
+def _of_level(split: str, side: int, level: str, size: int, seed: int) -> Rows:
+    from tasks.puzzles.levels import levelled
+
+    found: dict[str, Problem] = {}
+    repeated, last = 0, 0
+    for number in numbers():
+        solution, looked_for = levelled(side, level, seed, number)
+        # A climb takes a second: none is made whose puzzles would be of another split.
+        if level == "extreme" and split_of(solution, solution, side, True) != split:
+            continue
+        for puzzle in looked_for:
+            if split_of(puzzle.cells, solution, side, True) != split:
+                continue
+            form = _form(puzzle.cells, side)
+            repeated += form in found
+            if form not in found:
+                grid = "".join(map(str, solution))
+                found[form] = _problem(puzzle.cells, solution, side, level, grid, backtracks=puzzle.backtracks)
+                last = number
+            if len(found) == size:
+                return Rows(list(found.values()), dropped=(("duplicate", repeated),) if repeated else ())
+        if number - last > FRUITLESS:
+            break
+    raise TaskError(
+        f"sudoku of side {side}, level {level}, split {split}: {len(found)} puzzles found, then none in {FRUITLESS:,} "
+        f"grids; {size} asked for: make size smaller"
+    )
+
+
+def _form(cells: Sequence[int], side: int) -> str:
+    from tasks.puzzles.symmetry import canonical
+
+    return canonical(cells, side)
+
+
+def _problem(
+    cells: Sequence[int], solution: Sequence[int], side: int, kind: str, cluster: str, **more: float
+) -> Problem:
+    clues = "".join(map(str, cells))
+    columns = {"puzzle": clues, **more}
+    return Problem(clues, written(cells, side), written(solution, side), cluster=cluster, kind=kind, columns=columns)

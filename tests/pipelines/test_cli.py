@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from pipelines.trl_options import check_trl, choices, config_fields
 
-HEAVY = ("torch", "transformers", "datasets", "matplotlib", "pandas")
+HEAVY = ("torch", "transformers", "datasets", "matplotlib", "numba", "pandas")
 CHILD = Path(__file__).with_name("child.py")
 
 

@@ -1,0 +1,1 @@
+"""Puzzles as arrays of cells: solved, graded, turned by their symmetries, drawn, read and written."""
