@@ -91,6 +91,19 @@ def maze_path(
     ]
 
 
+def maze_grid(
+    prompts: Sequence[Any], completions: Sequence[Completion], *, maze: Sequence[str], **columns: Any
+) -> list[float | None]:
+    """1 where the answer is the maze with the cells of a shortest path from S to G marked `o`, else 0.
+
+    `maze`: as for `maze_path`, free cells written `.`. Any shortest path counts. White space inside a line is left out.
+    """
+    return [
+        _marks(row, text_of(completion), lines)
+        for row, (completion, lines) in enumerate(zip(completions, maze, strict=True))
+    ]
+
+
 def digits(text: str) -> list[int]:
     """The cells of a grid in reading order; frames and white space go, 0 for `.`, `_` and 0."""
     return [0 if sign in "._" else int(sign) for sign in text if sign in "._" or ("0" <= sign <= "9")]
@@ -150,3 +163,27 @@ def _walks(row: int, text: str, maze: str) -> float | None:
         if not (0 <= r < len(grid) and 0 <= c < len(grid[r])) or grid[r][c] == "#":
             return 0.0
     return float((r, c) == ends["G"])
+
+
+def _marks(row: int, text: str, maze: str) -> float | None:
+    from tasks.puzzles.maze import FREE, PATH, shortest
+
+    grid, marked = _lines(maze), _lines(final_answer(text) or "")
+    every = "".join(grid)
+    known = len({len(line) for line in grid}) == 1 and set(every) <= set("#.SG")
+    steps = shortest(grid, FREE)[0] if known and every.count("S") == every.count("G") == 1 else -1
+    if steps < 0:
+        note(row, "no gold")
+        return None
+    if list(map(len, marked)) != list(map(len, grid)) or not set("".join(marked)) <= set("#.SGo"):
+        note(row, "unparsed")
+        return 0.0
+    if [line.replace(PATH, FREE) for line in marked] != grid:
+        return 0.0
+    # A path over marked cells alone is as long as the shortest, and has all of them.
+    return float("".join(marked).count(PATH) == steps - 1 and shortest(marked, PATH)[0] == steps)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a grid that are not empty, without white space."""
+    return [line for each in text.splitlines() if (line := "".join(each.split()))]

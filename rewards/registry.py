@@ -56,6 +56,7 @@ _ENTRIES = {
         ),
         Entry("exact_match", "rewards.builtin:exact_match", 2, "1 where the normalised answer equals the gold, else 0"),
         Entry("maths", "rewards.maths:maths", 1, "1 where the answer is mathematically equal to the gold, else 0"),
+        Entry("maze_grid", "rewards.puzzles:maze_grid", 1, "1 where the maze has one of its shortest paths marked"),
         Entry("maze_path", "rewards.puzzles:maze_path", 1, "1 where the moves lead from S to G through no wall"),
         Entry("number", "rewards.maths:number", 1, "1 where the answer is the gold number, however it is written"),
         Entry("short", "rewards.forms:short", 1, "1 up to `target` tokens, falling to 0 at twice as many"),

@@ -32,6 +32,7 @@ SAMPLES: Mapping[str, Sequence[Row]] = {
         {"answer": "2x+1", RIGHT: r"\boxed{1+2x}"},
         {"answer": "1000", RIGHT: "1,000"},
     ],
+    "maze_grid": [{"maze": "S.#\n#..\n##G", RIGHT: "So#\n#oo\n##G"}, {"maze": "S.\n.G", RIGHT: "S.\noG"}],
     "maze_path": [{"maze": "S.#\n#..\n##G", RIGHT: "RDRD"}, {"maze": "S#\n.G", RIGHT: "down right"}],
     "number": [{"answer": "72", RIGHT: "72"}, {"answer": "so #### 1000", RIGHT: "$1,000"}],
     "short": [{RIGHT: "word " * 10}, {RIGHT: "word"}],

@@ -26,6 +26,7 @@ class Entry:
 _ENTRIES = (
     Entry("easy-vqa", "tasks.easy_vqa", "5,000 drawn shapes, 48,248 questions, 13 answers; in the package easy-vqa"),
     Entry("images", "tasks.images", "a folder of images without questions (folder: PATH)"),
+    Entry("maze", "tasks.maze", "mazes of up to 30 by 30 cells with one shortest path, made by a seed"),
     Entry("sudoku", "tasks.sudoku", "puzzles of side 4, 6 or 9 with one solution or many, made by a seed"),
     Entry("table", "tasks.table", "rows of a hub dataset or a local file (source: NAME or PATH, columns: …)"),
 )

@@ -9,11 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate
 from itertools import count as numbers
 from typing import Any
 
-from tasks.draw import seed64, uniform
+from tasks.draw import seed64, split_at, uniform
 from tasks.problem import Problem, Rows, TaskError
 from tasks.puzzles.grid import LEVELS, SIDES, full_grid
 
@@ -122,7 +121,8 @@ def split_of(cells: Sequence[int], solution: Sequence[int], side: int, unique: b
 
     Sides 4 and 6 have no more than 2 and 49 solutions that are no copies of each other: too few to part.
     """
-    return _share(uniform("sudoku symmetry", _form(solution if side == 9 and unique else cells, side)))
+    form = _form(solution if side == 9 and unique else cells, side)
+    return split_at(uniform("sudoku symmetry", form), SPLITS)
 
 
 def written(cells: Sequence[int], side: int) -> str:
@@ -136,18 +136,13 @@ def _range(side: int, least: int | None, most: int | None) -> tuple[int, int]:
     return low if least is None else least, high if most is None else most
 
 
-def _share(place: float) -> str:
-    """The split whose share of [0, 1) has the place."""
-    return next(split for split, end in zip(SPLITS, accumulate(SPLITS.values()), strict=True) if place < end)
-
-
 @lru_cache(8)
 def _load(split: str, side: int, low: int, high: int, unique: bool, symmetric: bool, size: int, seed: int) -> Rows:
     found: dict[str, Problem] = {}
     repeated = 0
     for cells, solution in puzzles(side, low, high, unique, seed):
         clues = "".join(map(str, cells))
-        where = split_of(cells, solution, side, unique) if symmetric else _share(uniform("sudoku", clues))
+        where = split_of(cells, solution, side, unique) if symmetric else split_at(uniform("sudoku", clues), SPLITS)
         if where == split:
             form = _form(cells, side) if symmetric else clues
             repeated += form in found

@@ -124,3 +124,37 @@ def test_mazes(completion: str, expected: tuple[float, str | None]) -> None:
 
 def test_a_maze_without_ends_is_not_scored() -> None:
     assert one("maze_path", "R", maze="..\n..") == (None, "no gold")
+
+
+OPEN = "S..\n...\n..G"
+
+
+@pytest.mark.parametrize(
+    ("maze", "completion", "expected"),
+    [
+        (MAZE, "So#\n#oo\n##G", (1.0, None)),
+        (MAZE, "<think>hm</think><answer>\n S o #\n # o o\n # # G\n</answer>", (1.0, None)),
+        (MAZE, MAZE, (0.0, None)),
+        (MAZE, "So#\n#o.\n##G", (0.0, None)),
+        (MAZE, "So.\n#oo\n##G", (0.0, None)),
+        (MAZE, "oo#\n#oo\n##G", (0.0, None)),
+        (MAZE, "So##oo##G", (0.0, "unparsed")),
+        (MAZE, "So#\n#oo\n##G\n###", (0.0, "unparsed")),
+        (MAZE, "Sx#\n#xx\n##G", (0.0, "unparsed")),
+        (MAZE, "", (0.0, "unparsed")),
+        (OPEN, "Soo\n..o\n..G", (1.0, None)),
+        (OPEN, "S..\noo.\n.oG", (1.0, None)),
+        (OPEN, "Soo\n...\n.oG", (0.0, None)),
+        (OPEN, "Soo\n.oo\n..G", (0.0, None)),
+        ("S...\n.##.\n...G", "Sooo\n.##o\n...G", (1.0, None)),
+        ("S....\n.###.\n..G..", "Soooo\n.###o\n..Goo", (0.0, None)),
+        ("SG", "SG", (1.0, None)),
+    ],
+)
+def test_a_maze_is_solved_by_any_shortest_path(maze: str, completion: str, expected: tuple[float, str | None]) -> None:
+    assert one("maze_grid", completion, maze=maze) == expected
+
+
+@pytest.mark.parametrize("maze", ["", "..\n..", "S#\n#G", "S..\n.G", "S S\n..G", "S?\n.G"])
+def test_a_maze_without_a_shortest_path_is_not_scored(maze: str) -> None:
+    assert one("maze_grid", "So\n.G", maze=maze) == (None, "no gold")
