@@ -1,4 +1,7 @@
-"""A checkpoint: a Hugging Face model directory (or hub name), or a PEFT adapter directory with its base."""
+"""A checkpoint: a Hugging Face model directory (or hub name), or an adapter directory with its base.
+
+An adapter is PEFT's, or a loop over some of the base's layers (`engines.looped`), whose base may be an adapter itself.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import EngineError
+from engines.looped.config import CONFIG_FILE, LoopConfig, is_looped
 
-_ADAPTER = "adapter_config.json"
 _WEIGHTS = ("*.safetensors", "*.bin")
 
 
 def is_adapter(path: Path) -> bool:
-    """True for a PEFT adapter directory."""
-    return (path / _ADAPTER).is_file()
+    """True for an adapter directory, PEFT's or a loop's."""
+    return (path / CONFIG_FILE).is_file()
 
 
 def base_of(path: Path) -> str:
     """The base model that an adapter directory names."""
-    name = json.loads((path / _ADAPTER).read_text()).get("base_model_name_or_path")
+    name = json.loads((path / CONFIG_FILE).read_text()).get("base_model_name_or_path")
     if not name:
         raise EngineError(
-            f"{path / _ADAPTER}: names no base_model_name_or_path; add the base the adapter was trained on"
+            f"{path / CONFIG_FILE}: names no base_model_name_or_path; add the base the adapter was trained on"
         )
     return str(name)
 
@@ -39,6 +42,8 @@ def check_checkpoint(path: str) -> None:
     if is_adapter(directory):
         if not any(directory.glob("adapter_model.*")):
             raise EngineError(f"{path}: an adapter's config but no adapter_model.safetensors; the save was interrupted")
+        if is_looped(directory):
+            LoopConfig.read(directory)
         base = base_of(directory)
         if base != path:
             check_checkpoint(base)
@@ -55,7 +60,7 @@ def load_processor(path: str, *, trust_remote_code: bool = False) -> Any:
 
     directory = Path(path)
     if is_adapter(directory) and not (directory / "tokenizer_config.json").is_file():
-        path = base_of(directory)
+        return load_processor(base_of(directory), trust_remote_code=trust_remote_code)
     try:
         processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
@@ -73,20 +78,23 @@ def load_model(path: str, *, dtype: str = "auto", trust_remote_code: bool = Fals
     """The model of a checkpoint, in evaluation mode on the CPU.
 
     An adapter is merged into its base (`merge=True`: same outputs, no extra cost per token) or left as a trainable
-    PEFT model (`merge=False`).
+    PEFT model (`merge=False`). A loop stays a loop, on its merged base; `engines.looped.loop.loop_of` finds it.
     """
-    import transformers
-
     check_checkpoint(path)
-    adapter = Path(path) if is_adapter(Path(path)) else None
-    source = base_of(adapter) if adapter else path
-    try:
-        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        multimodal = getattr(config, "vision_config", None) is not None
-        auto = transformers.AutoModelForImageTextToText if multimodal else transformers.AutoModelForCausalLM
-        model = auto.from_pretrained(source, dtype=dtype, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{source}: the model could not be loaded ({_first_line(error)})") from error
+    directory = Path(path)
+    if is_looped(directory):
+        from engines.looped.files import load_loop
+
+        config = LoopConfig.read(directory)
+        base = config.base_model_name_or_path
+        if is_adapter(Path(base)):
+            model = load_model(base, dtype=dtype, trust_remote_code=trust_remote_code)
+        else:
+            model = _whole_model(base, dtype, trust_remote_code, config.revision)
+        load_loop(model, directory)
+        return model.eval()
+    adapter = directory if is_adapter(directory) else None
+    model = _whole_model(base_of(adapter) if adapter else path, dtype, trust_remote_code)
     if adapter:
         from peft import PeftModel
 
@@ -94,6 +102,21 @@ def load_model(path: str, *, dtype: str = "auto", trust_remote_code: bool = Fals
         if merge:
             model = model.merge_and_unload()
     return model.eval()
+
+
+def _whole_model(source: str, dtype: str, trust_remote_code: bool, revision: str | None = None) -> Any:
+    import transformers
+
+    common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if revision is not None:
+        common["revision"] = revision
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, **common)
+        multimodal = getattr(config, "vision_config", None) is not None
+        auto = transformers.AutoModelForImageTextToText if multimodal else transformers.AutoModelForCausalLM
+        return auto.from_pretrained(source, dtype=dtype, **common)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{source}: the model could not be loaded ({_first_line(error)})") from error
 
 
 @contextmanager

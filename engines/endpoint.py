@@ -16,6 +16,7 @@ import httpx
 
 from engines.base import EngineError, Generation, Message, Request, Score, ScoreRequest
 from engines.checkpoint import base_of, is_adapter, load_processor
+from engines.looped.config import without_loop
 from engines.rendering import Renderer, in_parts, open_image
 from engines.settings import EndpointSettings
 
@@ -36,6 +37,7 @@ class EndpointEngine:
     def __init__(self, settings: EndpointSettings, checkpoint: str) -> None:
         import transformers
 
+        checkpoint = without_loop(checkpoint, "a server")
         url = settings.url.rstrip("/")
         key = _key(settings)
         self._settings = settings

@@ -39,6 +39,9 @@ class TransformersSettings(_Settings):
     batch_size: int = Field(64, ge=1, description="requests in one forward pass", json_schema_extra=INERT)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False
+    iterations: int | None = Field(
+        None, ge=0, description="of checkpoints with a loop: passes through the looped layers; default: as trained"
+    )
 
 
 class VllmSettings(_Settings):

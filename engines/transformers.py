@@ -12,6 +12,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from engines.base import Decoding, EngineError, Generation, Request, Score, ScoreRequest, in_order
 from engines.checkpoint import end_tokens, in_eval_mode, load_model, load_processor
+from engines.looped.loop import loop_of
 from engines.masked import refuse_masked
 from engines.rendering import Renderer, open_image
 from engines.settings import TransformersSettings
@@ -68,6 +69,8 @@ class TransformersEngine:
         """Loads `checkpoint` onto the GPU where there is one. An adapter is merged: the outputs are the same."""
         model = load_model(checkpoint, dtype=settings.dtype, trust_remote_code=settings.trust_remote_code)
         refuse_masked(model.config, checkpoint)
+        if settings.iterations is not None and (loop := loop_of(model)) is not None:
+            loop.iterations = settings.iterations
         if torch.cuda.is_available():
             model = model.to("cuda")
         processor = load_processor(checkpoint, trust_remote_code=settings.trust_remote_code)

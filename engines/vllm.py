@@ -17,6 +17,7 @@ from PIL import Image
 
 from engines.base import EngineError, Generation, Request, Score, ScoreRequest, in_order
 from engines.checkpoint import base_of, check_checkpoint, is_adapter, load_model, load_processor
+from engines.looped.config import without_loop
 from engines.masked import refuse_masked
 from engines.rendering import Renderer, open_image
 from engines.settings import VllmSettings
@@ -49,11 +50,13 @@ class VllmEngine:
         """Loads `checkpoint` (directory or hub name; an adapter directory is merged into its base).
 
         An adapter is merged rather than passed as a `LoRARequest`, because that serves only some layers, ranks and
-        kinds of adapter and skips the others in silence; merged weights are exact for all of them.
+        kinds of adapter and skips the others in silence; merged weights are exact for all of them. Raises `EngineError`
+        for a loop that makes iterations; one that makes none is its base.
         """
         import transformers
 
         check_checkpoint(checkpoint)
+        checkpoint = without_loop(checkpoint, "vLLM")
         adapter = is_adapter(Path(checkpoint))
         source = base_of(Path(checkpoint)) if adapter else checkpoint
         self._config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=settings.trust_remote_code)

@@ -1,0 +1,90 @@
+"""A loop's directory: `adapter_config.json` and `adapter_model.safetensors`, beside nothing of the base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from engines.base import EngineError
+from engines.looped.config import (
+    PEFT_TYPE,
+    WEIGHTS_FILE,
+    LoopConfig,
+    LoopSettings,
+    default_layers,
+    digest_of,
+)
+from engines.looped.loop import NAME, LatentLoop, attach, loop_of
+from engines.looped.lora import LowRank, resolved
+from engines.looped.tower import tower_of
+
+
+def describe(model: Any, base: str, settings: LoopSettings, lora: LowRank | None = None) -> LoopConfig:
+    """The config of a loop on `model`, which is the one that `base` names: a hub name, or a local directory.
+
+    Raises `EngineError` where the model has not the layers that are asked for.
+    """
+    tower = tower_of(model)
+    layers = settings.layers or default_layers(len(tower.layers))
+    tower.check_span(range(*layers))
+    return LoopConfig(
+        peft_type=PEFT_TYPE,
+        # Resolved, because a later run may start elsewhere.
+        base_model_name_or_path=str(Path(base).resolve()) if Path(base).exists() else base,
+        base_config_digest=digest_of(model.config),
+        revision=getattr(model.config, "_commit_hash", None),
+        loop=settings.model_copy(update={"layers": layers}),
+        lora=resolved(lora, tower.layers[layers[0]]) if lora else None,
+    )
+
+
+def save(model: Any, directory: Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
+    """Writes the loop of a model. `state_dict`: of the whole model, where its weights are not in one place."""
+    from safetensors.torch import save_file
+
+    loop = loop_of(model)
+    assert loop is not None
+    state = model.state_dict() if state_dict is None else state_dict
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {short: state[name].detach().cpu().contiguous() for short, name in _names(model).items()}
+    save_file(weights, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    loop.config.write(directory)
+
+
+def load_loop(model: Any, directory: Path) -> LatentLoop:
+    """Puts the loop of `directory` on a transformers model, in place.
+
+    Raises:
+        EngineError: it was made for a model of another shape, or its weights are not those that its config says.
+    """
+    from safetensors.torch import load_file
+
+    config = LoopConfig.read(directory)
+    if config.base_config_digest != digest_of(model.config):
+        given = model.config.name_or_path or type(model).__name__
+        raise EngineError(
+            f"{directory}: this loop was trained on {config.base_model_name_or_path}, and {given} is a model of "
+            "another shape; name the right one as base_model_name_or_path in adapter_config.json"
+        )
+    loop = attach(model, config)
+    names, weights = _names(model), load_file(directory / WEIGHTS_FILE)
+    state = model.state_dict()
+    wrong = sorted(names.keys() ^ weights.keys())
+    wrong += [short for short in weights if not wrong and weights[short].shape != state[names[short]].shape]
+    if wrong:
+        loop.remove()
+        raise EngineError(f"{directory / WEIGHTS_FILE}: {wrong[0]} does not fit adapter_config.json; save it again")
+    for short, name in names.items():
+        state[name].copy_(weights[short])
+    return loop
+
+
+def _names(model: Any) -> dict[str, str]:
+    """Name in the file → name in the model, whose text tower lies elsewhere in each class."""
+    tower, loop = tower_of(model), loop_of(model)
+    assert loop is not None
+    found = {short: f"{NAME}.{short}" for short, _ in loop.named_parameters()}
+    return found | {name: tower.prefix + name for name, _ in tower.text.named_parameters() if ".lora_" in name}

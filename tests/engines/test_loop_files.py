@@ -1,0 +1,203 @@
+"""A looped checkpoint on disk: what is saved is what is loaded, by the engines too, and a mistake is one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from engines.base import EngineError, Request
+from engines.checkpoint import base_of, check_checkpoint, is_adapter, load_model
+from engines.endpoint import EndpointEngine
+from engines.looped.config import CONFIG_FILE, LoopSettings, is_looped
+from engines.looped.files import describe, load_loop
+from engines.looped.loop import attach, loop_of
+from engines.open import open_engine
+from engines.settings import EndpointSettings, TransformersSettings, VllmSettings
+from engines.transformers import TransformersEngine
+from tests.engines.looped_models import KINDS, Low, base, enliven, tokens
+
+
+def save_on(source: Path, target: Path, **settings: Any) -> Any:
+    """A lively loop on the checkpoint `source`, saved to `target`; the looped model."""
+    model = load_model(str(source))
+    enliven(attach(model, describe(model, str(source), LoopSettings(**settings), Low())))
+    model.save_pretrained(target)
+    return model
+
+
+@torch.no_grad()
+def logits(model: Any) -> Tensor:
+    found: Tensor = model(input_ids=tokens(), use_cache=False).logits
+    return found
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A base, and beside it a loop on it."""
+    base().save_pretrained(tmp_path / "base")
+    save_on(tmp_path / "base", tmp_path / "looped")
+    return tmp_path / "looped"
+
+
+def edited(directory: Path, **changes: Any) -> None:
+    file = directory / CONFIG_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sets", ["shared", "per_iteration"])
+def test_what_is_saved_is_what_is_loaded(kind: str, sets: str, tmp_path: Path) -> None:
+    base(kind).save_pretrained(tmp_path / "base")
+    expected = save_on(tmp_path / "base", tmp_path / "looped", lora_sets=sets)
+    assert {path.name for path in (tmp_path / "looped").iterdir()} == {CONFIG_FILE, "adapter_model.safetensors"}
+    assert is_looped(tmp_path / "looped") and is_adapter(tmp_path / "looped")
+    assert base_of(tmp_path / "looped") == str(tmp_path / "base")
+    check_checkpoint(str(tmp_path / "looped"))
+    model = load_model(str(tmp_path / "looped"))
+    assert torch.equal(logits(model), logits(expected))
+    loop = loop_of(model)
+    assert loop is not None and loop.iterations == 2
+    for loop.iterations in (1, 0):
+        other = logits(model)
+        assert not torch.equal(other, logits(expected))
+    assert torch.equal(other, logits(base(kind)))
+
+
+def test_in_bfloat16_the_loop_s_own_weights_stay_in_float32(saved: Path) -> None:
+    model = load_model(str(saved), dtype="bfloat16")
+    loop = loop_of(model)
+    assert loop is not None
+    own = [parameter for part in loop.trainable().values() for parameter in part]
+    assert {parameter.dtype for parameter in own} == {torch.float32}
+    loop.iterations = 0
+    plain = load_model(str(saved.parent / "base"), dtype="bfloat16")
+    assert torch.equal(logits(model), logits(plain))
+    model.save_pretrained(saved)
+    loaded = loop_of(load_model(str(saved)))
+    assert loaded is not None and torch.equal(loaded.gate_in, loop.gate_in)
+
+
+def test_the_base_may_be_an_adapter_which_is_merged(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base().save_pretrained(tmp_path / "base")
+    tuned = get_peft_model(load_model(str(tmp_path / "base")), LoraConfig(r=2, target_modules="all-linear"))
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.2)
+    with pytest.raises(EngineError, match="adapters that are not merged"):
+        attach(tuned.get_base_model(), describe(load_model(str(tmp_path / "base")), "x", LoopSettings()))
+    tuned.save_pretrained(tmp_path / "tuned")
+    expected = save_on(tmp_path / "tuned", tmp_path / "looped")
+    assert base_of(tmp_path / "looped") == str(tmp_path / "tuned")
+    model = load_model(str(tmp_path / "looped"))
+    assert torch.equal(logits(model), logits(expected))
+    loop = loop_of(model)
+    assert loop is not None
+    loop.iterations = 0
+    assert torch.equal(logits(model), logits(load_model(str(tmp_path / "tuned"))))
+    assert not torch.equal(logits(model), logits(base()))
+
+
+def test_a_base_of_another_shape_is_refused_with_both_names(saved: Path, tmp_path: Path) -> None:
+    base("qwen3").save_pretrained(tmp_path / "other")
+    other = load_model(str(tmp_path / "other"))
+    with pytest.raises(EngineError) as refused:
+        load_loop(other, saved)
+    assert str(saved.parent / "base") in str(refused.value) and str(tmp_path / "other") in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert loop_of(other) is None
+    edited(saved, base_model_name_or_path=str(tmp_path / "other"))
+    with pytest.raises(EngineError, match="a model of another shape"):
+        load_model(str(saved))
+
+
+def test_a_directory_that_is_damaged_is_refused_in_one_line(saved: Path) -> None:
+    whole = json.loads((saved / CONFIG_FILE).read_text())
+    for changes, complaint in (
+        ({"loop": whole["loop"] | {"iterations": -1}}, "loop.iterations: .*greater than or equal to 0"),
+        ({"loop": whole["loop"] | {"passes": 1}}, "loop.passes: Extra inputs"),
+        ({"loop": whole["loop"] | {"layers": None}}, "which layers are looped"),
+        ({"loop": whole["loop"] | {"layers": [0, 2]}}, "layers.* does not fit adapter_config.json"),
+        ({"lora": whole["lora"] | {"r": 3}}, "does not fit adapter_config.json"),
+        ({"lora": None}, "does not fit adapter_config.json"),
+    ):
+        edited(saved, **(whole | changes))
+        with pytest.raises(EngineError, match=complaint) as refused:
+            load_model(str(saved))
+        assert "\n" not in str(refused.value)
+    (saved / "adapter_model.safetensors").unlink()
+    with pytest.raises(EngineError, match=r"no adapter_model\.safetensors"):
+        check_checkpoint(str(saved))
+
+
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "llava"])
+def test_the_engine_writes_with_it(
+    architecture: str, make_vlm: Callable[..., Path], requests_: Sequence[Request], tmp_path: Path
+) -> None:
+    source = make_vlm(architecture, lively=True)
+    model = save_on(source, tmp_path / "looped", layers=(0, 1))
+
+    def answers(checkpoint: Path, requests: Sequence[Request] = requests_, **settings: Any) -> list[tuple[int, ...]]:
+        engine = open_engine(TransformersSettings(**settings), checkpoint)
+        assert isinstance(engine, TransformersEngine)
+        assert engine._model.config.model_type == model.config.model_type
+        found = [each.token_ids for each in engine.generate(requests)]
+        engine.close()
+        return found
+
+    plain, trained, more = answers(source), answers(tmp_path / "looped"), answers(tmp_path / "looped", iterations=4)
+    assert answers(tmp_path / "looped", iterations=0) == plain
+    assert trained != plain and more not in (trained, plain)
+    assert answers(source, iterations=4) == plain
+    assert answers(tmp_path / "looped", batch_size=1) == trained
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        TransformersSettings(iterations=-1)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "llava"])
+def test_with_images_a_cache_changes_nothing(
+    architecture: str, make_vlm: Callable[..., Path], requests_: Sequence[Request], tmp_path: Path
+) -> None:
+    save_on(make_vlm(architecture, lively=True), tmp_path / "looped", layers=(0, 1))
+    engine = open_engine(TransformersSettings(dtype="float32"), tmp_path / "looped")
+    assert isinstance(engine, TransformersEngine)
+    seeing = [request for request in requests_ if request.image is not None][:5]
+    texts = [engine._renderer.prompt_text(request.messages, True) for request in seeing]
+    inputs, rows, _ = engine._inputs(seeing, texts, [8] * len(seeing))
+    assert len(rows) == len(seeing) and not inputs["attention_mask"].all()
+    with_cache, without = (
+        engine._model.generate(**inputs, max_new_tokens=8, min_new_tokens=8, do_sample=False, use_cache=use_cache)
+        for use_cache in (True, False)
+    )
+    assert torch.equal(with_cache, without)
+
+
+def test_engines_that_cannot_loop_refuse_it_in_one_line(saved: Path) -> None:
+    settings = (VllmSettings(), EndpointSettings(url="http://127.0.0.1:1"))
+    for each, name in zip(settings, ("vLLM", "a server"), strict=True):
+        with pytest.raises(EngineError) as refused:
+            open_engine(each, saved)
+        assert f"{saved}: {name} cannot run a looped checkpoint (2 iterations)" in str(refused.value)
+        assert str(saved.parent / "base") in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_without_iterations_a_server_may_answer_as_the_base(saved: Path, monkeypatch: Any) -> None:
+    edited(saved, loop=json.loads((saved / CONFIG_FILE).read_text())["loop"] | {"iterations": 0})
+    asked = []
+
+    def served(self: Any, checkpoint: str) -> Any:
+        asked.append(checkpoint)
+        raise EngineError("seen")
+
+    monkeypatch.setattr(EndpointEngine, "_served", served)
+    with pytest.raises(EngineError, match="seen"):
+        open_engine(EndpointSettings(url="http://127.0.0.1:1"), saved)
+    assert asked == [str(saved.parent / "base")]
