@@ -166,7 +166,7 @@ def _walks(row: int, text: str, maze: str) -> float | None:
 
 
 def _marks(row: int, text: str, maze: str) -> float | None:
-    from tasks.puzzles.maze import FREE, PATH, shortest
+    from tasks.puzzles.maze import FREE, is_solved, shortest
 
     grid, marked = _lines(maze), _lines(final_answer(text) or "")
     every = "".join(grid)
@@ -178,10 +178,7 @@ def _marks(row: int, text: str, maze: str) -> float | None:
     if list(map(len, marked)) != list(map(len, grid)) or not set("".join(marked)) <= set("#.SGo"):
         note(row, "unparsed")
         return 0.0
-    if [line.replace(PATH, FREE) for line in marked] != grid:
-        return 0.0
-    # A path over marked cells alone is as long as the shortest, and has all of them.
-    return float("".join(marked).count(PATH) == steps - 1 and shortest(marked, PATH)[0] == steps)
+    return float(is_solved(marked, grid, steps))
 
 
 def _lines(text: str) -> list[str]:

@@ -11,7 +11,13 @@ from typing import Any
 from tasks.problem import TaskError
 
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+ON_THE_HUB = "{} is a dataset on the hub: its columns are looked at when it is loaded"
 _LOOK = 1 << 20
+
+
+def is_local(source: str) -> bool:
+    """Whether a source that is not there was meant as a path: hub names have one slash and no table's ending."""
+    return source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source).suffix in FORMATS
 
 
 def local_columns(path: Path, split: str, source: str) -> set[str]:

@@ -27,7 +27,13 @@ _ENTRIES = (
     Entry("easy-vqa", "tasks.easy_vqa", "5,000 drawn shapes, 48,248 questions, 13 answers; in the package easy-vqa"),
     Entry("images", "tasks.images", "a folder of images without questions (folder: PATH)"),
     Entry("maze", "tasks.maze", "mazes of up to 30 by 30 cells with one shortest path, made by a seed"),
+    Entry(
+        "maze-file", "tasks.maze_file", "mazes of Maze-Hard, or of a file in its format or HRM's (source: NAME or PATH)"
+    ),
     Entry("sudoku", "tasks.sudoku", "puzzles of side 4, 6 or 9 with one solution or many, made by a seed"),
+    Entry(
+        "sudoku-file", "tasks.sudoku_file", "puzzles of Sudoku-Extreme, or of a file in its format or HRM's (source: …)"
+    ),
     Entry("table", "tasks.table", "rows of a hub dataset or a local file (source: NAME or PATH, columns: …)"),
 )
 _GYM = Entry(

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tasks.columns import FORMATS, local_columns
+from tasks.columns import FORMATS, ON_THE_HUB, is_local, local_columns
 from tasks.problem import CALL_NAMES, Picture, Problem, Rows, TaskError
 
 FIELDS = ("question", "answer", "image", "id", "kind", "conversations")
@@ -66,8 +66,8 @@ def check(
     """Raises `TaskError` where a local table or its columns are missing; for a hub dataset, a line that says so."""
     names = _names(source, columns)
     path = Path(source).expanduser()
-    if not path.exists() and not _is_local(source):
-        return f"{source} is a dataset on the hub: its columns are looked at when it is loaded"
+    if not path.exists() and not is_local(source):
+        return ON_THE_HUB.format(source)
     if images is not None and not Path(images).expanduser().is_dir():
         raise TaskError(f"images: {images}: no such folder")
     _check_columns(source, columns, names, local_columns(path, split, source))
@@ -101,11 +101,6 @@ def _check_columns(
         raise TaskError(f"{source}: neither a question nor an image column; it has {', '.join(sorted(present))}")
 
 
-def _is_local(source: str) -> bool:
-    """Whether a source that is not there was meant as a path: hub names have one slash and no table's ending."""
-    return source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source).suffix in FORMATS
-
-
 def _open(split: str, source: str, subset: str | None, file: str | None) -> Any:
     import datasets
 
@@ -118,7 +113,7 @@ def _open(split: str, source: str, subset: str | None, file: str | None) -> Any:
         if path.is_dir() and ((path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()):
             loaded = datasets.load_from_disk(str(path))
             return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
-        if _is_local(source):
+        if is_local(source):
             raise TaskError(f"{source}: no such file or saved dataset")
         return datasets.load_dataset(source, subset, split=split, data_files=file)
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetGenerationError) as error:

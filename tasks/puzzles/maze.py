@@ -50,6 +50,17 @@ def shortest(lines: Sequence[str], through: str) -> tuple[int, int]:
     return int(steps[goal]), int(ways[goal])
 
 
+def is_solved(marked: Sequence[str], lines: Sequence[str], steps: int) -> bool:
+    """Whether `marked` is the maze `lines`, of lines of equal length, with one of its shortest paths marked.
+
+    `steps`: how long these are.
+    """
+    if [line.replace(PATH, FREE) for line in marked] != list(lines):
+        return False
+    # A path over marked cells alone is as long as the shortest, and has all of them.
+    return "".join(marked).count(PATH) == steps - 1 and shortest(marked, PATH)[0] == steps
+
+
 def draw(side: int, density: float, least: int, generator: random.Random) -> Maze | None:
     """A maze with walls by chance, one shortest path, and `least` steps or more; None where its start allows none.
 
