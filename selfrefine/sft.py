@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -19,24 +19,29 @@ _LOGGED = frozenset({"loss", "grad_norm", "learning_rate", "mean_token_accuracy"
 _LAST = 10
 
 
-class SftSettings(OptimiserSettings):
-    """How a training stage trains."""
+class EpochSettings(OptimiserSettings):
+    """How often, and in what batches, examples are gone through."""
 
     epochs: float = Field(1.0, gt=0)
     steps: int | None = Field(None, ge=1, description="optimiser steps; overrides epochs")
     batch_size: int = Field(64, ge=1, description="examples in one optimiser step")
+
+    @model_validator(mode="after")
+    def _whole_passes(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal passes")
+        return self
+
+
+class SftSettings(EpochSettings):
+    """How a training stage trains."""
+
     canvas: int | None = Field(
         None,
         ge=1,
         description="masked-diffusion models: tokens that answers are filled up to with end tokens, learnt as well; "
         "the longest answer's unless given",
     )
-
-    @model_validator(mode="after")
-    def _whole_passes(self) -> SftSettings:
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal passes")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +76,52 @@ def fine_tune(
     with the same weights; the caller removes `saves` once the result is safe. `should_stop` is asked after every step;
     a stop saves first and raises `TrainingStopped`. The `loss` returned is the mean over the last ten steps.
     """
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
     from engines.masked import check_reads_ahead, is_masked, mask_token_of
 
     if not examples:
         raise ValueError("there is nothing to train on: no examples")
     processor, model, resume, adapter = begin(checkpoint, saves, settings, dtype, trust_remote_code)
+    renderer = Renderer(processor, model.config)
+    masked = is_masked(model.config)
+    kind, further = SFTTrainer, {}
+    if masked:
+        from selfrefine.diffusion.sft import MaskedSFTTrainer
+
+        check_reads_ahead(model, checkpoint)
+        kind, further = MaskedSFTTrainer, {"mask_id": mask_token_of(model.config, renderer.tokenizer, checkpoint)}
+    trainer = trainer_of(
+        kind,
+        model,
+        processor,
+        dataset(examples, renderer, settings.canvas, filled=masked),
+        saves,
+        settings,
+        seed,
+        peft_config=adapter,
+        **further,
+    )
+    # The loss of a masked-diffusion model is a mean over rows, of which all passes have the same number.
+    trainer.model_accepts_loss_kwargs = not masked
+    run(trainer, resume, processor, directory, on_log, should_stop, _LOGGED.__contains__)
+    return numbers_of(trainer, examples)
+
+
+def trainer_of(
+    kind: type,
+    model: Any,
+    processor: Any,
+    rows: Any,
+    saves: Path,
+    settings: EpochSettings,
+    seed: int,
+    /,
+    **further: Any,
+) -> Any:
+    """A trainer of a class derived from TRL's SFTTrainer, for rows as `dataset` makes them; `further` is for `kind`."""
+    from trl import SFTConfig
+
     config = SFTConfig(
         per_device_train_batch_size=settings.batch_size // settings.accumulate,
         num_train_epochs=settings.epochs,
@@ -87,36 +131,25 @@ def fine_tune(
         **settings.config(saves, seed),
     )
 
-    renderer = Renderer(processor, model.config)
-    masked = is_masked(model.config)
-    kind, further = SFTTrainer, {}
-    if masked:
-        from selfrefine.diffusion.sft import MaskedSFTTrainer
-
-        check_reads_ahead(model, checkpoint)
-        kind, further = MaskedSFTTrainer, {"mask_id": mask_token_of(model.config, renderer.tokenizer, checkpoint)}
-
-    class _Trainer(LoadedAlready, kind):  # type: ignore[misc, valid-type]
+    class _Trainer(LoadedAlready, kind):  # type: ignore[misc]
         pass
 
     trainer = _Trainer(
-        model=model,
-        args=on_one_device(config),
-        train_dataset=_dataset(examples, renderer, settings.canvas, filled=masked),
-        processing_class=processor,
-        peft_config=adapter,
-        **further,
+        model=model, args=on_one_device(config), train_dataset=rows, processing_class=processor, **further
     )
     # Vision-language classes say that their forward takes no token count, so Trainer would give none and a step of
-    # several passes be a mean of means. TRL computes the loss itself, from the count of the whole step. The loss of a
-    # masked-diffusion model is a mean over rows, of which all passes have the same number.
-    trainer.model_accepts_loss_kwargs = not masked
-    run(trainer, resume, processor, directory, on_log, should_stop, _LOGGED.__contains__)
+    # several passes be a mean of means. TRL computes the loss itself, from the count of the whole step.
+    trainer.model_accepts_loss_kwargs = True
+    return trainer
+
+
+def numbers_of(trainer: Any, examples: Sequence[Example]) -> dict[str, float | int]:
+    """Steps, examples, and the mean loss over the last ten steps, of a training that is over."""
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row][-_LAST:]
     return {"steps": trainer.state.global_step, "examples": len(examples), "loss": sum(losses) / len(losses)}
 
 
-def _dataset(examples: Sequence[Example], renderer: Renderer, canvas: int | None, filled: bool) -> Any:
+def dataset(examples: Sequence[Example], renderer: Renderer, canvas: int | None = None, filled: bool = False) -> Any:
     """The prompts and completions that the engines would put and expect, as rows that TRL only has to collate.
 
     With images a row is text and an opened image, made when its batch is; without any it is tokens. `filled`: every

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from engines.base import EngineError
 from engines.settings import INERT
 
 # Set by Trivium itself; a recipe's `trl:` mapping may not touch them.
@@ -122,11 +123,17 @@ def begin(
 ) -> tuple[Any, Any, Path | None, Any]:
     """(processor, model, save that is resumed from, configuration of a new adapter).
 
-    The model is that of the save where there is one; an adapter that it has already is trained further.
+    The model is that of the save where there is one; an adapter or a loop that it has already is trained further.
+
+    Raises `EngineError` where a looped checkpoint is to get an adapter: its loop is one.
     """
     from peft import PeftModel
 
     from engines.checkpoint import load_model, load_processor
+    from engines.looped.config import is_looped
+
+    if settings.lora and is_looped(Path(checkpoint)):
+        raise EngineError(f"{checkpoint}: a looped checkpoint is trained further as it is; leave out lora")
 
     processor = load_processor(checkpoint, trust_remote_code=trust_remote_code)
     resume = last_save(saves)
