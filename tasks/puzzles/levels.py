@@ -22,7 +22,7 @@ POOL = 4
 """The hardest puzzles that a climb goes on from."""
 LOST = 3
 """The most clues that a puzzle loses in a step."""
-MOST_OF_A_GRID = 8
+MOST_OF_A_GRID = 4
 """Extreme puzzles taken from one climb."""
 
 

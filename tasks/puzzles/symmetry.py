@@ -81,9 +81,10 @@ def canonical(cells: Sequence[int] | NDArray[Any], side: int) -> str:
 
 
 def canonical_maze(text: str, side: int) -> str:
-    """The smallest text of the 8 turns of a square of side² signs, which are equal for them alone."""
-    signs = np.array(list(text))
-    return min("".join(signs[place]) for place in _turns(side))
+    """The smallest text of the 8 turns of a square of side² ASCII signs: equal for them alone."""
+    signs = np.frombuffer(text.encode("ascii"), np.uint8)
+    smallest: bytes = min(turn.tobytes() for turn in signs[_turns(side)])
+    return smallest.decode("ascii")
 
 
 def _square(side: int) -> bool:

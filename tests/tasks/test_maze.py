@@ -84,6 +84,11 @@ def test_splits_share_no_maze_in_any_turn_and_a_seed_gives_the_same_mazes() -> N
     assert load("maze", "train", size=60, seed=1, **options).problems != train
 
 
+def test_a_seed_gives_the_same_mazes_on_every_machine() -> None:
+    first = load("maze", "train", side=6, size=1).problems[0]
+    assert first.answer.split() == ["##Go..", "..#o..", ".ooo.#", ".S#..#", "#...##", "...##."]
+
+
 def test_density_is_the_share_of_walls() -> None:
     """Before goals are chosen, which leaves out mazes with many free cells a little more often."""
     for density in (0.1, 0.34, 0.5):
