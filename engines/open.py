@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.base import Engine
-from engines.settings import DiffusionSettings, EndpointSettings, EngineSettings, VllmSettings
+from engines.base import Engine, EngineError
+from engines.settings import DiffusionSettings, EndpointSettings, EngineSettings, LatentSettings, VllmSettings
 
 
 def open_engine(settings: EngineSettings, checkpoint: str | Path) -> Engine:
@@ -22,6 +22,8 @@ def open_engine(settings: EngineSettings, checkpoint: str | Path) -> Engine:
         from engines.diffusion import DiffusionEngine
 
         return DiffusionEngine.open(settings, str(checkpoint))
+    if isinstance(settings, LatentSettings):
+        raise EngineError("a recurrent reasoner is no language model; selfrefine.latent.engine.LatentEngine opens it")
     from engines.transformers import TransformersEngine
 
     return TransformersEngine.open(settings, str(checkpoint))

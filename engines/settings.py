@@ -106,6 +106,14 @@ class DiffusionSettings(BlockSettings):
     trust_remote_code: bool = False
 
 
+class LatentSettings(_Settings):
+    """Recurrent reasoners, made by a stage `recur`: they fill in a grid and are sampled by no token."""
+
+    kind: Literal["latent"] = "latent"
+    batch_size: int = Field(64, ge=1, description="boards in one forward pass", json_schema_extra=INERT)
+    segments: int | None = Field(None, ge=1, description="alignments to go through; as in training unless given")
+
+
 def missing_engine(settings: EngineSettings) -> str | None:
     """What to install before this engine can be opened, or None; nothing is imported."""
     if settings.kind == "vllm" and importlib.util.find_spec("vllm") is None:
@@ -114,5 +122,6 @@ def missing_engine(settings: EngineSettings) -> str | None:
 
 
 EngineSettings = Annotated[
-    TransformersSettings | VllmSettings | EndpointSettings | DiffusionSettings, Field(discriminator="kind")
+    TransformersSettings | VllmSettings | EndpointSettings | DiffusionSettings | LatentSettings,
+    Field(discriminator="kind"),
 ]

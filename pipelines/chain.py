@@ -134,6 +134,8 @@ def _link_problems(recipe: Recipe, link: Link) -> Iterator[str]:
             there = nearest(name, [f"data.{each}" for each in recipe.data])
             yield f"stages.{link.name}: needs `{name}`, which the recipe does not have{there}"
             return
+    if "model" in link.settings.uses and not link.settings.gathers and not recipe.model.given:
+        yield f"stages.{link.name}: needs a model to start from; give the recipe model.path or model.build"
     if isinstance(link.settings, TrainingSettings):
         settings = link.settings
         yield from check_trl(settings.trl, settings.trl_config, settings.owned_trl_keys, link.name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engines.settings import EngineSettings, LatentSettings
 from pipelines.metrics import Metrics
 from pipelines.progress import Progress, progress
 from pipelines.shards import Shards
@@ -76,10 +77,8 @@ class StageContext:
         One at a time: asking for another checkpoint closes the engine before. The runner closes the last one.
         """
         if self._engine is None or self._checkpoint != str(checkpoint):
-            from engines.open import open_engine
-
             self.close_engine()
-            self._engine = open_engine(self.recipe.engine, checkpoint)
+            self._engine = _open(self.recipe.engine, checkpoint)
             self._checkpoint = str(checkpoint)
         return self._engine
 
@@ -102,3 +101,14 @@ class StageContext:
     def log(self, record: Mapping[str, Any]) -> None:
         """Appends a record to the run's `metrics.jsonl`. A record with the `step` of an earlier one replaces it."""
         self.metrics.append(self.name, record)
+
+
+def _open(settings: EngineSettings, checkpoint: str | Path) -> Engine:
+    """The engine; that of reasoners lives with their method, above the engines."""
+    if isinstance(settings, LatentSettings):
+        from selfrefine.latent.engine import LatentEngine
+
+        return LatentEngine(settings, str(checkpoint))
+    from engines.open import open_engine
+
+    return open_engine(settings, checkpoint)

@@ -37,7 +37,7 @@ class Recipe(BaseModel):
     name: Name
     seed: int = Field(0, ge=0)
     rounds: int = Field(1, ge=1, description="how often the stages before `evaluate` are repeated")
-    model: ModelSettings
+    model: ModelSettings = Field(default_factory=ModelSettings)
     engine: EngineSettings = Field(default_factory=lambda: TransformersSettings.model_validate({}))
     data: dict[str, DataSettings] = Field(min_length=1)
     stages: list[AnyStage] = Field(min_length=1)

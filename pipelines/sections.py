@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class ModelSettings(BaseModel):
-    """Where the run starts: a model built from scratch (`build`) or a checkpoint (`path`)."""
+    """Where the run starts: a model built from scratch (`build`) or a checkpoint (`path`).
+
+    A chain that trains a recurrent reasoner needs neither.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,13 +35,19 @@ class ModelSettings(BaseModel):
 
     @model_validator(mode="after")
     def _one_origin(self) -> ModelSettings:
-        if (self.build is None) == (self.path is None):
+        both = self.build is not None and self.path is not None
+        if both or (not self.given and (self.adapter is not None or self.revision is not None)):
             raise ValueError("needs exactly one of `path` and `build`")
         if self.build is not None and (self.adapter is not None or self.revision is not None):
             raise ValueError("`adapter` and `revision` go with `path`, not with `build`")
         if self.revision is not None and (self.adapter is not None or Path(self.path or "").expanduser().exists()):
             raise ValueError("`revision` is of a model on the hub; a local directory or an adapter has none")
         return self
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a model to start from."""
+        return self.build is not None or self.path is not None
 
     def files(self) -> dict[str, str]:
         """Fingerprints of the local directories it names."""

@@ -19,11 +19,12 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from engines.base import Decoding
-from engines.settings import EndpointSettings, TransformersSettings, VllmSettings
+from engines.settings import EngineSettings
 from pipelines.recipe import Recipe
 from pipelines.sections import DataSettings, ModelSettings
 from pipelines.stages import stage_classes
 from selfrefine.build import BuildSpec
+from selfrefine.latent.spec import ReasonerSpec
 from selfrefine.stepwise.reinforce import RewardUse
 from selfrefine.stepwise.settings import StepCredit
 from selfrefine.training import LoraSettings
@@ -34,14 +35,14 @@ from selfrefine.triad.templates import Prompts
 from tasks.registry import Entry, entries
 
 PAGE = Path("docs/recipes.md")
-_ORDER = ("tune", "generate", "filter", "update", "reinforce", "evaluate", "report")
+_ORDER = ("tune", "generate", "filter", "update", "reinforce", "recur", "evaluate", "report")
 _LONGEST_DEFAULT = 60
 
 # Keys whose field says nothing beyond its name. A description in the code is preferred to an entry here.
 _WITHOUT_DESCRIPTION = {
     "name": "the run's name, and its directory's: letters, digits, `-` and `_`",
     "seed": "of everything that is drawn; each stage derives its own",
-    "model": "where the run starts",
+    "model": "where the run starts; recurrent reasoners start from nothing",
     "engine": "what generates",
     "data": "name -> a slice of a task; stages refer to the names",
     "stages": "in the order they run",
@@ -110,7 +111,7 @@ def reference() -> str:
         _section("`model`", ModelSettings, level=2),
         _section("`model.build`", BuildSpec, level=3),
         "## `engine`\n\nOne key chooses it: `kind`.\n",
-        *(_section(f"`kind: {_kind(each)}`", each) for each in (TransformersSettings, VllmSettings, EndpointSettings)),
+        *(_section(f"`kind: {_kind(each)}`", each) for each in get_args(get_args(EngineSettings)[0])),
         _section("`data.NAME`", DataSettings, _tasks(), level=2),
         "## `stages`\n\nA list. Each has a `kind`, and may have a `name` to be called by (the kind unless given).\n",
         *(_section(f"`kind: {kind}`", stage_classes()[kind]) for kind in kinds),
@@ -120,6 +121,7 @@ def reference() -> str:
         _section("`prompts`", Prompts),
         _section("`lora`", LoraSettings),
         _section("`measure`", MeasureSettings),
+        _section("`reasoner`", ReasonerSpec),
         _section("`rewards`, each", RewardUse),
         _section("`step_credit`", StepCredit),
         _section("`select`", _field_type(stage_classes()["filter"], "select"), _scores()),

@@ -51,7 +51,7 @@ class TransformerBlock(nn.Module):
     def __init__(self, config: LatentReasonerConfig) -> None:
         super().__init__()
         size, inner = config.hidden_size, config.inner_size
-        self.heads, self.eps = config.num_heads, config.rms_norm_eps
+        self.heads, self.eps = config.heads, config.rms_norm_eps
         self.qkv = nn.Linear(size, 3 * size, bias=False)
         self.out = nn.Linear(size, size, bias=False)
         self.gate_up = nn.Linear(size, 2 * inner, bias=False)

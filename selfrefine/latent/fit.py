@@ -12,7 +12,6 @@ from selfrefine.latent.boards import Boards
 from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.model import LatentReasoner
 from selfrefine.latent.settings import RolloutSettings
-from selfrefine.latent.solve import solve
 from selfrefine.training import last_save, on_one_device, run
 
 _LOGGED = frozenset({"loss", "learning_rate", "segment", "rollouts", "boards_seen"})
@@ -43,11 +42,7 @@ def train_reasoner(
     from selfrefine.latent.trainer import RolloutTrainer
 
     length = config.segments if settings.alignment == "step" else 1
-    if settings.steps % length:
-        raise ValueError(
-            f"steps: {settings.steps} is no whole number of rollouts of {length} steps; "
-            f"take {-(-settings.steps // length) * length}"
-        )
+    settings.check_steps(config.segments)
     size, highest = boards.inputs.shape[1], max(boards.inputs.max(), boards.labels.max())
     if size > config.seq_len or highest >= config.vocab_size:
         raise ValueError(
@@ -97,16 +92,3 @@ def train_reasoner(
         "parameters": model.num_parameters(),
         "loss": sum(losses) / len(losses),
     }
-
-
-@torch.no_grad()
-def accuracy_by_segment(
-    model: LatentReasoner, boards: Boards, batch_size: int, count: int | None = None
-) -> list[float]:
-    """The share of boards that are right at each alignment."""
-    right = []
-    for start in range(0, len(boards.inputs), batch_size):
-        part = slice(start, start + batch_size)
-        found = solve(model, torch.from_numpy(boards.inputs[part]).to(model.device), count)
-        right.append(found.right(torch.from_numpy(boards.labels[part]).to(model.device)))
-    return [float(share) for share in torch.cat(right, 1).float().mean(1)]

@@ -53,7 +53,7 @@ def segments(
     """
     config = model.config
     length = config.prefix_tokens + input_ids.shape[1]
-    positions = rotation(length, config.hidden_size // config.num_heads, config.rope_theta, input_ids.device)
+    positions = rotation(length, config.hidden_size // config.heads, config.rope_theta, input_ids.device)
     embedded: Tensor | None = None
     state = model.fresh(input_ids) if state is None else state
     for number in numbers:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from engines.base import EngineError
+from engines.checkpoint import check_checkpoint
 from selfrefine.latent.block import truncated_normal
 from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.loop import segments
@@ -107,6 +111,18 @@ class LatentReasoner(PreTrainedModel):  # type: ignore[misc]
                 losses.append(answer_loss(segment.logits, labels, self.config.loss))
             state, logits = segment.state, segment.logits
         return ReasonerOutput(sum(losses) if losses else None, logits, state)
+
+
+def load_reasoner(checkpoint: str) -> LatentReasoner:
+    """The reasoner of a checkpoint directory, in evaluation mode. Raises `EngineError` for one of another kind."""
+    check_checkpoint(checkpoint)
+    config = Path(checkpoint) / "config.json"
+    kind = json.loads(config.read_text()).get("model_type") if config.is_file() else "adapter"
+    if kind != LatentReasonerConfig.model_type:
+        raise EngineError(f"{checkpoint}: of kind {kind}, and no recurrent reasoner; a stage `recur` makes one")
+    reasoner: LatentReasoner = LatentReasoner.from_pretrained(checkpoint, dtype=torch.float32)
+    reasoner.eval()
+    return reasoner
 
 
 def parameters_of(config: LatentReasonerConfig) -> int:

@@ -22,12 +22,12 @@ class RolloutSettings(BaseModel):
 
     steps: int = Field(78_128, ge=1, description="optimiser steps; a whole number of rollouts, of N steps each")
     batch_size: int = Field(768, ge=1, description="boards in one rollout, over all processes")
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, description="after the warm-up; it stays there")
     warmup_steps: int = Field(2000, ge=0, description="optimiser steps in which the learning rate rises to its value")
     optimiser: Literal["adam_atan2", "adamw"] = Field(
         "adam_atan2", description="adam_atan2: arXiv 2407.05872, which needs no epsilon"
     )
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[float, float] = Field((0.9, 0.95), description="of the optimiser's two averages")
     weight_decay: float = Field(1.0, ge=0, description="times the learning rate")
     alignment: Literal["step", "sum", "last", "whole"] = Field(
         "step",
@@ -50,7 +50,11 @@ class RolloutSettings(BaseModel):
         description="what a segment does not use gets a gradient of zero, so that weight decay and momentum go on (the "
         "public code); false leaves it alone",
     )
-    augment: bool = Field(True, description="a fresh symmetric copy of each board, where its kind has any")
+    symmetry: Literal["none", "sudoku", "maze"] = Field(
+        "none",
+        description="train on a symmetric copy of each board, drawn anew each time: digits, bands, rows … of a "
+        "sudoku; turns and mirror images of a maze",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the updates; auto: bfloat16 on a GPU that computes in it, float32 elsewhere"
     )
@@ -58,6 +62,15 @@ class RolloutSettings(BaseModel):
     save_every: int = Field(
         50, ge=1, description="rollouts between the points from which a stopped stage resumes", json_schema_extra=INERT
     )
+
+    def check_steps(self, segments: int) -> None:
+        """Raises `ValueError` where `steps` are no whole number of rollouts of a reasoner with so many segments."""
+        length = segments if self.alignment == "step" else 1
+        if self.steps % length:
+            raise ValueError(
+                f"steps: {self.steps} is no whole number of rollouts of {length} steps; "
+                f"take {-(-self.steps // length) * length}"
+            )
 
     def ema_decay(self, rollouts: int) -> float:
         """The decay of the average, when `rollouts` have been taken in before."""

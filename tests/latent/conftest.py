@@ -14,7 +14,7 @@ from selfrefine.latent.model import LatentReasoner
 @pytest.fixture
 def config() -> LatentReasonerConfig:
     return LatentReasonerConfig(
-        alphabet="_1234", seq_len=16, hidden_size=32, num_heads=4, updates=3, segments=4, rope_theta=100.0
+        alphabet="_1234", seq_len=16, hidden_size=32, heads=4, updates=3, segments=4, rope_theta=100.0
     )
 
 

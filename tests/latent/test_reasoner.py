@@ -51,7 +51,7 @@ def _positions(reasoner: LatentReasoner, x: Tensor) -> tuple[Tensor, Tensor]:
     from selfrefine.latent.block import rotation
 
     config = reasoner.config
-    return rotation(x.shape[1] + 1, config.hidden_size // config.num_heads, config.rope_theta, x.device)
+    return rotation(x.shape[1] + 1, config.hidden_size // config.heads, config.rope_theta, x.device)
 
 
 @pytest.mark.parametrize(
@@ -169,9 +169,9 @@ def test_the_change_of_every_update_is_measured(reasoner: LatentReasoner, boards
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"recurrence": "hmr"}, "recurrence is one of sr2, plain, hrm, trm, not 'hmr'"),
-        ({"updates": 0}, "updates is 1 or more"),
-        ({"hidden_size": 36, "num_heads": 4}, "hidden_size 36 must be a multiple of 2 × num_heads"),
+        ({"recurrence": "hmr"}, "recurrence: Input should be 'sr2', 'plain', 'hrm' or 'trm'"),
+        ({"updates": 0}, "updates: Input should be greater than or equal to 1"),
+        ({"hidden_size": 36, "heads": 4}, "hidden_size 36 must be a multiple of 2 × heads"),
         ({"reflect_segments": (4,)}, "reflect_segments [4]: there are 4 segments"),
         ({"reflect_updates": 7}, "reflect_updates is from 1 to updates (3), not 7"),
         ({"alphabet": "1123"}, "alphabet '1123': one or more characters, all different"),

@@ -12,7 +12,8 @@ import torch
 
 from selfrefine.latent.boards import Boards
 from selfrefine.latent.config import LatentReasonerConfig
-from selfrefine.latent.fit import accuracy_by_segment, train_reasoner
+from selfrefine.latent.curves import curve
+from selfrefine.latent.fit import train_reasoner
 from selfrefine.latent.model import LatentReasoner
 from selfrefine.latent.settings import RolloutSettings
 from selfrefine.training import TrainingStopped
@@ -52,7 +53,7 @@ def test_losses_and_average_are_those_of_the_transcription(
     weights = {name: weight.detach().clone() for name, weight in named.items()}
     batches = [tuple(map(torch.from_numpy, boards.batch(rollout, 8, 7))) for rollout in range(6)]
     losses, average = train(
-        weights, begun.z_init, batches, config.segments, config.updates, config.num_heads, config.rope_theta,
+        weights, begun.z_init, batches, config.segments, config.updates, config.heads, config.rope_theta,
         QUICK.learning_rate, QUICK.weight_decay, 0.9,
     )  # fmt: skip
     _, log = _fit(boards, config, tmp_path)
@@ -191,6 +192,6 @@ def test_it_learns(config: LatentReasonerConfig, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"steps": 240, "batch_size": 64, "learning_rate": 3e-3, "ema_warmup": True})
     numbers, _ = _fit(boards, config, tmp_path, settings)
     model = LatentReasoner.from_pretrained(tmp_path / "checkpoint")
-    shares = accuracy_by_segment(model, unseen, 25)
+    shares = curve(model, unseen, 4)["accuracy"]
     assert shares[-1] > 0.5, shares  # Guessing the four digits is right once in 256.
     assert numbers["parameters"] == model.num_parameters() and numbers["rollouts"] == 60

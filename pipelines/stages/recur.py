@@ -1,0 +1,92 @@
+"""recur: a small recurrent reasoner learns from scratch to fill in grids (SR², arXiv 2510.08222)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipelines.errors import RunError
+from pipelines.files import write_json
+from pipelines.stage import DataStageSettings, Number, StageResult
+from pipelines.training import trained
+from selfrefine.latent.settings import RolloutSettings
+from selfrefine.latent.spec import ReasonerSpec
+
+if TYPE_CHECKING:
+    from pipelines.context import StageContext
+    from pipelines.recipe import Recipe
+    from selfrefine.latent.config import LatentReasonerConfig
+
+CURVES_FILE = "segments.json"
+"""Accuracy on the validation data at each alignment, and the change of the estimate at each update."""
+
+
+class RecurStage(RolloutSettings, DataStageSettings):
+    """A recurrent reasoner on grids: sudoku, mazes. It needs no `model:` and answers by `engine: {kind: latent}`."""
+
+    kind: Literal["recur"] = "recur"
+    data: str = Field("labelled", description="the data section with grids and their answers")
+    validation: str | None = Field(
+        None, description="a data section on which each alignment is judged when the training is over"
+    )
+    beyond: int = Field(2, ge=1, description="how many times the trained number of alignments are judged")
+    alphabet: str | None = Field(
+        None, description="the characters of a grid, in the order of their tokens; those of the data unless given"
+    )
+    reasoner: ReasonerSpec = Field(ReasonerSpec(), description="what is trained")
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        return (*super().sections, *([f"data.{self.validation}"] if self.validation else []))
+
+    @model_validator(mode="after")
+    def _whole_rollouts(self) -> RecurStage:
+        self.check_steps(self.reasoner.segments)
+        return self
+
+    def check(self, recipe: Recipe) -> Iterator[str]:
+        if recipe.engine.kind != "latent" and any(stage.kind == "evaluate" for stage in recipe.stages):
+            yield f"engine.kind: a recurrent reasoner answers by `latent`, not by `{recipe.engine.kind}`"
+
+    def run(self, context: StageContext) -> StageResult:
+        from selfrefine.latent.config import LatentReasonerConfig
+        from selfrefine.latent.fit import train_reasoner
+        from selfrefine.latent.grids import GridError, boards_of, format_of
+
+        rows = context.rows(self.data)
+        alphabet, size = format_of(rows.problems)
+        try:
+            config = LatentReasonerConfig(self.alphabet or alphabet, size, **self.reasoner.model_dump())
+            boards, left_out = boards_of(rows.problems, config, self.symmetry)
+        except GridError as error:
+            raise RunError(f"data.{self.data}: {error}") from None
+
+        def fit(directory: Path, saves: Path, **surroundings: Any) -> dict[str, float | int]:
+            reports = {name: surroundings[name] for name in ("on_log", "should_stop")}
+            return train_reasoner(boards, config, directory, saves, self, context.seed, **reports)
+
+        numbers = trained(context, self.steps, fit)
+        rows_in = len(rows.problems) + sum(rows.left_out.values())
+        dropped = {**rows.left_out, **left_out}
+        return StageResult(rows_in, len(boards.inputs), dropped, numbers | self._judged(context, config))
+
+    def _judged(self, context: StageContext, config: LatentReasonerConfig) -> dict[str, Number]:
+        """Accuracy on the validation data at the first alignment, the last one of training, and beyond."""
+        if self.validation is None:
+            return {}
+        from selfrefine.latent.curves import curves
+        from selfrefine.latent.grids import GridError, boards_of
+
+        try:
+            boards, _ = boards_of(context.rows(self.validation).problems, config)
+        except GridError as error:
+            raise RunError(f"data.{self.validation}: {error}") from None
+        found = curves(context.directory / "checkpoint", boards, self.reasoner.segments * self.beyond)
+        write_json(context.directory / CURVES_FILE, found)
+        at = sorted({1, self.reasoner.segments, self.reasoner.segments * self.beyond})
+        return {
+            f"accuracy {weights} {number}": found[weights]["accuracy"][number - 1] for weights in found for number in at
+        }

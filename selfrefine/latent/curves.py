@@ -1,0 +1,43 @@
+"""How a reasoner answers, alignment by alignment: what more thinking is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfrefine.latent.boards import Boards
+from selfrefine.latent.model import LatentReasoner, load_reasoner
+from selfrefine.latent.solve import solve
+from selfrefine.latent.trainer import RAW_FOLDER
+
+_BATCH = 128
+
+
+def curve(model: LatentReasoner, boards: Boards, count: int) -> dict[str, list[float]]:
+    """What stands at each of `count` alignments.
+
+    `accuracy`: the share of boards that are right. `settled`, from the second on: the share whose answer is that of the
+    alignment before. `change`: the mean relative change of the estimate, for each update.
+    """
+    right, settled, changes = [], [], []
+    for start in range(0, len(boards.inputs), _BATCH):
+        part = slice(start, start + _BATCH)
+        found = solve(model, torch.from_numpy(boards.inputs[part]).to(model.device), count, watched=True)
+        right.append(found.right(torch.from_numpy(boards.labels[part]).to(model.device)))
+        settled.append((found.answers[1:] == found.answers[:-1]).all(-1))
+        assert found.changes is not None
+        changes.append(found.changes)
+    return {
+        "accuracy": torch.cat(right, 1).double().mean(1).tolist(),
+        "settled": torch.cat(settled, 1).double().mean(1).tolist(),
+        "change": torch.cat(changes, 1).double().mean(1).tolist(),
+    }
+
+
+def curves(checkpoint: Path, boards: Boards, count: int) -> dict[str, Any]:
+    """`curve` of a checkpoint's weights, `averaged` or `raw`: both where it has both."""
+    raw = checkpoint / RAW_FOLDER
+    found = {"averaged": checkpoint, "raw": raw} if raw.exists() else {"raw": checkpoint}
+    return {name: curve(load_reasoner(str(path)), boards, count) for name, path in found.items()}

@@ -1,0 +1,71 @@
+"""The engine for recurrent reasoners: a grid in, the same grid with its cells filled in out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from engines.base import EngineError, Generation, Request, Score, ScoreRequest, in_order
+from engines.settings import LatentSettings
+from selfrefine.latent.grids import GridError, decode, encode
+from selfrefine.latent.model import load_reasoner
+from selfrefine.latent.solve import solve
+
+
+class LatentEngine:
+    """Holds a reasoner and answers with it. A request is its last user turn: the grid, in the characters of training.
+
+    Raises `EngineError` for a checkpoint of another kind.
+    """
+
+    def __init__(self, settings: LatentSettings, checkpoint: str) -> None:
+        self._settings = settings
+        self._model: Any = load_reasoner(checkpoint)
+        if torch.cuda.is_available():
+            self._model = self._model.to("cuda")
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
+        """Streams in the order of `requests`; boards of one size share a batch. Nothing is drawn: seeds do not count.
+
+        A token of the completion is a cell. `finish` is `error` for a text that is no grid of this model.
+        """
+        yield from in_order(self._done(requests))
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[Score]:
+        """Raises `EngineError`: the cells of an answer are chosen together, none after another."""
+        raise EngineError("a recurrent reasoner gives no teacher-forced likelihoods; measure with another model")
+
+    def close(self) -> None:
+        self._model = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _done(self, requests: Sequence[Request]) -> Generator[tuple[int, Generation], None, None]:
+        if self._model is None:
+            raise EngineError("the engine is closed")
+        boards = {}
+        for i, request in enumerate(requests):
+            try:
+                boards[i] = self._board(request)
+            except GridError as error:
+                yield i, Generation(request.id, "", (), "error", 0, str(error))
+        size = self._settings.batch_size
+        for _, same in groupby(sorted(boards, key=lambda i: len(boards[i])), lambda i: len(boards[i])):
+            members = list(same)
+            for start in range(0, len(members), size):
+                batch = members[start : start + size]
+                ids = torch.stack([boards[i] for i in batch]).to(self._model.device)
+                answers = solve(self._model, ids, self._settings.segments).answers[-1].tolist()
+                for i, tokens in zip(batch, answers, strict=True):
+                    text = decode(tokens, requests[i].messages[-1]["content"], self._model.config)
+                    yield i, Generation(requests[i].id, text, tuple(tokens), "stop", len(tokens))
+
+    def _board(self, request: Request) -> torch.Tensor:
+        if request.image is not None:
+            raise GridError("a recurrent reasoner reads no images")
+        if len(request.messages) > 1:
+            raise GridError("a recurrent reasoner reads one grid and nothing beside it; leave the system prompt out")
+        return torch.from_numpy(encode(request.messages[0]["content"], self._model.config))

@@ -1,0 +1,89 @@
+"""Grids as tokens and back, and boards with their copies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engines.base import EngineError, Request
+from engines.settings import LatentSettings
+from selfrefine.latent.config import LatentReasonerConfig
+from selfrefine.latent.engine import LatentEngine
+from selfrefine.latent.grids import GridError, boards_of, decode, encode, format_of
+from selfrefine.latent.model import LatentReasoner
+from selfrefine.latent.solve import solve
+from tasks.problem import Problem
+from tasks.registry import load
+
+GRID = "1 _ 3 4\n3 4 _ 2\n\n2 1 4 3\n4 3 2 1"
+
+
+def test_a_text_is_written_back_in_its_own_layout(config: LatentReasonerConfig) -> None:
+    tokens = encode(GRID, config)
+    assert tokens.tolist()[:6] == [2, 1, 4, 5, 4, 5]
+    assert decode(tokens.tolist(), GRID, config) == GRID
+    filled = [3 if token == 1 else token for token in tokens.tolist()]
+    assert decode(filled, GRID, config) == GRID.replace("_", "2")
+    assert decode([0, *filled[1:]], GRID, config).startswith("? 2")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1 2 x", "'x' is no cell"),
+        ("1" * 17, "a grid of 17 cells; this model reads 1 to 16"),
+        (" ", "a grid of 0 cells"),
+    ],
+)
+def test_other_texts_are_refused(config: LatentReasonerConfig, text: str, said: str) -> None:
+    with pytest.raises(GridError, match=said):
+        encode(text, config)
+
+
+def test_rows_that_are_no_boards_are_counted(config: LatentReasonerConfig) -> None:
+    good = Problem("a", GRID, GRID.replace("_", "2"))
+    rows = [good, Problem("b", "1 + 1", "2"), Problem("c", GRID, "1 2 3 4"), good]
+    boards, left_out = boards_of(rows, config)
+    assert len(boards.inputs) == 2 and left_out == {"no_grid": 1, "answer_of_another_size": 1}
+    assert format_of([good]) == ("1234_", 16)
+    with pytest.raises(GridError, match="boards of 4, 16 cells"):
+        boards_of([good, Problem("d", "1 2 3 4", "1 2 3 4")], config)
+
+
+def test_copies_of_token_boards_are_sudokus_with_their_solutions() -> None:
+    problems = load("sudoku", size=30).problems
+    alphabet, size = format_of(problems)
+    config = LatentReasonerConfig(alphabet, size, hidden_size=32, heads=2)
+    boards, _ = boards_of(problems, config, "sudoku")
+    inputs, labels = boards.batch(0, 30, 0)
+    assert not {tuple(row) for row in inputs.tolist()} & {tuple(row) for row in boards.inputs.tolist()}
+    blank = alphabet.index("_") + 1
+    assert ((inputs == labels) | (inputs == blank)).all() and (labels != blank).all()
+    grids = labels.reshape(30, 4, 4)
+    units = np.concatenate(
+        [grids, grids.transpose(0, 2, 1), grids.reshape(30, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(30, 4, 4)], 1
+    )
+    assert all(len(set(unit)) == 4 for unit in units.reshape(-1, 4).tolist())
+    assert sorted((inputs == blank).sum(1)) == sorted((boards.inputs == blank).sum(1))
+
+
+def test_the_engine_answers_in_order_what_the_model_says(reasoner: LatentReasoner, tmp_path: Path) -> None:
+    reasoner.save_pretrained(tmp_path)
+    engine = LatentEngine(LatentSettings(batch_size=2, segments=2), str(tmp_path))
+    texts = [GRID, "1 _", GRID[::-1], "what?", "_ 1\n_ _"]
+    requests = [Request(str(i), [{"role": "user", "content": text}]) for i, text in enumerate(texts)]
+    found = list(engine.generate(requests))
+    assert [each.id for each in found] == list("01234")
+    assert [each.finish for each in found] == ["stop", "stop", "stop", "error", "stop"]
+    assert found[3].error is not None and "'w' is no cell" in found[3].error
+    for i in (0, 1, 2, 4):
+        ids = torch.from_numpy(encode(texts[i], reasoner.config))[None]
+        assert found[i].token_ids == tuple(solve(reasoner, ids, 2).answers[-1, 0].tolist())
+    with pytest.raises(EngineError, match="teacher-forced"):
+        engine.score([])
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        list(engine.generate(requests))

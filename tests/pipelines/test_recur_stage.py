@@ -1,0 +1,96 @@
+"""The `recur` stage in a recipe: trains without a model, resumes after a kill, is judged, compared and refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+Take = Callable[[Path], dict[str, Any]]
+SUDOKU = {"task": "sudoku", "most_empty": 7}
+RECUR = {
+    "kind": "recur", "validation": "validation", "symmetry": "sudoku", "steps": 12, "batch_size": 16, "save_every": 1,
+    "warmup_steps": 0, "reasoner": {"hidden_size": 32, "heads": 2, "updates": 2, "segments": 3},
+}  # fmt: skip
+
+
+def write(directory: Path, **changes: Any) -> Path:
+    recipe = {
+        "name": "tiny",
+        "engine": {"kind": "latent"},
+        "data": {
+            "labelled": {**SUDOKU, "size": 40},
+            "validation": {**SUDOKU, "split": "validation", "size": 10},
+            "test": {**SUDOKU, "split": "test", "size": 12},
+        },
+        "stages": [RECUR, {"kind": "evaluate", "reward": "sudoku"}, {"kind": "report"}],
+        "arms": {"plain": {"recur.reasoner": {"recurrence": "plain", "layers": 2, "hidden_size": 32, "heads": 2}}},
+        **changes,
+    }
+    path = directory / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def test_a_chain_without_a_model_resumes_and_is_judged(real_children: Any, snapshot: Take, tmp_path: Path) -> None:
+    recipe = write(tmp_path)
+    whole = real_children.trivium("run", recipe, "--runs", tmp_path / "whole")
+    assert whole.code == 0, whole.text
+    struck = real_children.trivium("run", recipe, "--runs", tmp_path / "struck", fault="kill after save", at=2)
+    assert struck.code == -signal.SIGKILL, struck.text
+    resumed = real_children.trivium("run", recipe, "--runs", tmp_path / "struck")
+    assert resumed.code == 0, resumed.text
+    ends = [snapshot(tmp_path / each) for each in ("struck", "whole")]
+    without_times = [{name: file for name, file in end.items() if "report" not in name} for end in ends]
+    assert without_times[0] == without_times[1]
+
+    run = tmp_path / "whole/tiny"
+    curves = json.loads((run / "recur/segments.json").read_text())
+    assert {name: len(each["accuracy"]) for name, each in curves.items()} == {"averaged": 6, "raw": 6}
+    assert len(curves["raw"]["change"]) == 12 and len(curves["raw"]["settled"]) == 5
+    numbers = json.loads((run / "recur/manifest.json").read_text())["numbers"]
+    assert numbers["accuracy raw 3"] == curves["raw"]["accuracy"][2] and numbers["rollouts"] == 4
+    result = json.loads((run / "evaluate/eval.json").read_text())
+    assert [each["label"] for each in result["checkpoints"]] == ["recur", "recur@plain"]
+    trials = [json.loads(line) for line in (run / "evaluate/recur/trials.jsonl").read_text().splitlines()]
+    assert all(len(trial["completion"].split()) == 16 and trial["finish"] == "stop" for trial in trials)
+    assert "recur@plain" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("stages.recur.steps=10", "stages.recur: steps: 10 is no whole number of rollouts of 3 steps; take 12"),
+        ("stages.recur.reasoner.headz=4", "stages.recur.reasoner.headz: unknown key; did you mean `heads`?"),
+        ("stages.recur.reasoner.heads=3", "hidden_size 32 must be a multiple of 2 × heads; heads is 3"),
+        ("stages.recur.validation=validaton", "needs `data.validaton`, which the recipe does not have"),
+        (
+            "stages=[{kind: tune}]",
+            "stages.tune: needs a model to start from; give the recipe model.path",
+        ),
+    ],
+)
+def test_mistakes_are_lines_of_the_plan(real_children: Any, tmp_path: Path, override: str, said: str) -> None:
+    arms: dict[str, Any] = {}
+    planned = real_children.trivium("run", write(tmp_path, arms=arms), "--runs", tmp_path, override, "--plan")
+    assert planned.code == 2 and said in " ".join(planned.text.split()), planned.text
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.validation={task: sudoku, side: 6, size: 3}", "data.validation: none of 3 problems is a grid"),
+        ("data.labelled={task: 'rg:chain_sum', size: 5}", "data.labelled: none of 5 problems is a grid with an answer"),
+        ("stages.recur.alphabet=_12x", "data.labelled: none of 40 problems is a grid with an answer of its size"),
+        ("stages.recur.alphabet=_12345", "alphabet '_12345' is not that of a sudoku of side 4"),
+    ],
+)
+def test_data_that_are_no_boards_end_in_one_line(real_children: Any, tmp_path: Path, override: str, said: str) -> None:
+    done = real_children.trivium("run", write(tmp_path, arms={}), "--runs", tmp_path, override)
+    assert done.code == 2 and said in " ".join(done.text.split()), done.text
+    assert "Traceback" not in done.text
