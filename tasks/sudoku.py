@@ -37,15 +37,15 @@ def load(
     `unique: false` leaves any cells empty, so that a puzzle may have many solutions, of which the answer is one.
     `level` (side 9: easy, medium, hard, extreme; side 6: not extreme) gives puzzles that are hard to a solver, with no
     clue that could be spared. `split_by: symmetry`, which a level brings along, parts the splits so that no symmetric
-    copy of a puzzle is in another, of side 9 no copy of its solution either; `clues` parts them by the puzzle as it is.
+    copy of a puzzle is in another; of side 9, if `unique`, no copy of its solution either. `clues` parts them by the
+    puzzle as it is, with nothing said of copies.
     `columns` have what the rewards `sudoku` and `sudoku_cells` need, and a level's mean `backtracks`. Raises
     `TaskError`.
     """
     check(split, side, least_empty, most_empty, unique, level, split_by, size, seed)
-    by_symmetry = level is not None or split_by == "symmetry"
     if level is not None:
         return _of_level(split, side, level, size, seed)
-    return _load(split, side, *_range(side, least_empty, most_empty), unique, by_symmetry, size, seed)
+    return _load(split, side, *_range(side, least_empty, most_empty), unique, split_by == "symmetry", size, seed)
 
 
 def check(
