@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import commands, credit, engines_compared, overhead, precision, sampler, verification
+from benchmarks import commands, credit, engines_compared, overhead, precision, reasoner, sampler, verification
 from engines.settings import EngineSettings
 from pipelines import machine
 from rewards.pool import close_shared
@@ -122,6 +122,15 @@ def measure_credit(directory: Path) -> Iterator[Row]:
             yield Row(what, f"{shown} of a step", "15 %")
 
 
+def measure_reasoner(directory: Path) -> Iterator[Row]:
+    for hidden_size, heads in ((128, 4), (512, 8)):
+        for compiled in (False, True):
+            ratio, seconds = reasoner.speed_up(hidden_size, heads, cells=81, compiled=compiled)
+            how = "compiled" if compiled else "not compiled"
+            label = f"reasoner, hidden size {hidden_size}, {how}: training steps"
+            yield Row(label, f"{ratio:.2f} times the plain loop ({seconds:.1f} s a rollout)", ">= 1.5")
+
+
 SECTIONS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "commands": measure_commands,
     "overhead": measure_overhead,
@@ -129,6 +138,7 @@ SECTIONS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "orders": measure_orders,
     "precision": measure_precision,
     "sampler": measure_sampler,
+    "reasoner": measure_reasoner,
     "credit": measure_credit,
     "verification": measure_verification,
 }

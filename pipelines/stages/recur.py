@@ -18,6 +18,7 @@ from selfrefine.latent.spec import ReasonerSpec
 if TYPE_CHECKING:
     from pipelines.context import StageContext
     from pipelines.recipe import Recipe
+    from selfrefine.latent.boards import Boards
     from selfrefine.latent.config import LatentReasonerConfig
 
 CURVES_FILE = "segments.json"
@@ -64,27 +65,33 @@ class RecurStage(RolloutSettings, DataStageSettings):
         except GridError as error:
             raise RunError(f"data.{self.data}: {error}") from None
 
+        unseen = self._unseen(context, config)
+
         def fit(directory: Path, saves: Path, **surroundings: Any) -> dict[str, float | int]:
             reports = {name: surroundings[name] for name in ("on_log", "should_stop")}
-            return train_reasoner(boards, config, directory, saves, self, context.seed, **reports)
+            return train_reasoner(boards, config, directory, saves, self, context.seed, validation=unseen, **reports)
 
         numbers = trained(context, self.steps, fit)
         rows_in = len(rows.problems) + sum(rows.left_out.values())
         dropped = {**rows.left_out, **left_out}
-        return StageResult(rows_in, len(boards.inputs), dropped, numbers | self._judged(context, config))
+        judged = self._judged(context, unseen) if unseen else {}
+        return StageResult(rows_in, len(boards.inputs), dropped, numbers | judged)
 
-    def _judged(self, context: StageContext, config: LatentReasonerConfig) -> dict[str, Number]:
-        """Accuracy on the validation data at the first alignment, the last one of training, and beyond."""
-        if self.validation is None:
-            return {}
-        from selfrefine.latent.curves import curves
+    def _unseen(self, context: StageContext, config: LatentReasonerConfig) -> Boards | None:
         from selfrefine.latent.grids import GridError, boards_of
 
+        if self.validation is None:
+            return None
         try:
-            boards, _ = boards_of(context.rows(self.validation).problems, config)
+            return boards_of(context.rows(self.validation).problems, config)[0]
         except GridError as error:
             raise RunError(f"data.{self.validation}: {error}") from None
-        found = curves(context.directory / "checkpoint", boards, self.reasoner.segments * self.beyond)
+
+    def _judged(self, context: StageContext, unseen: Boards) -> dict[str, Number]:
+        """Accuracy on the validation data at the first alignment, the last one of training, and beyond."""
+        from selfrefine.latent.curves import curves
+
+        found = curves(context.directory / "checkpoint", unseen, self.reasoner.segments * self.beyond)
         write_json(context.directory / CURVES_FILE, found)
         at = sorted({1, self.reasoner.segments, self.reasoner.segments * self.beyond})
         return {

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from selfrefine.latent.boards import Boards
 from selfrefine.latent.model import LatentReasoner, load_reasoner
 from selfrefine.latent.solve import solve
-from selfrefine.latent.trainer import RAW_FOLDER
 
+RAW_FOLDER = "raw"
+"""Inside a checkpoint of averaged weights: those of the last step."""
 _BATCH = 128
+
+
+def accuracy(model: LatentReasoner, boards: Boards, count: int) -> list[float]:
+    """The share of boards that are right, every judged cell, at each of `count` alignments."""
+    right = []
+    for inputs, labels in _batches(model, boards):
+        right.append(solve(model, inputs, count).right(labels))
+    return torch.cat(right, 1).double().mean(1).tolist()
 
 
 def curve(model: LatentReasoner, boards: Boards, count: int) -> dict[str, list[float]]:
@@ -22,10 +33,9 @@ def curve(model: LatentReasoner, boards: Boards, count: int) -> dict[str, list[f
     alignment before. `change`: the mean relative change of the estimate, for each update.
     """
     right, settled, changes = [], [], []
-    for start in range(0, len(boards.inputs), _BATCH):
-        part = slice(start, start + _BATCH)
-        found = solve(model, torch.from_numpy(boards.inputs[part]).to(model.device), count, watched=True)
-        right.append(found.right(torch.from_numpy(boards.labels[part]).to(model.device)))
+    for inputs, labels in _batches(model, boards):
+        found = solve(model, inputs, count, watched=True)
+        right.append(found.right(labels))
         settled.append((found.answers[1:] == found.answers[:-1]).all(-1))
         assert found.changes is not None
         changes.append(found.changes)
@@ -34,6 +44,13 @@ def curve(model: LatentReasoner, boards: Boards, count: int) -> dict[str, list[f
         "settled": torch.cat(settled, 1).double().mean(1).tolist(),
         "change": torch.cat(changes, 1).double().mean(1).tolist(),
     }
+
+
+def _batches(model: LatentReasoner, boards: Boards) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(boards.inputs), _BATCH):
+        part = slice(start, start + _BATCH)
+        inputs, labels = (torch.from_numpy(each[part]).to(model.device) for each in (boards.inputs, boards.labels))
+        yield inputs, labels
 
 
 def curves(checkpoint: Path, boards: Boards, count: int) -> dict[str, Any]:

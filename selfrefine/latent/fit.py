@@ -14,7 +14,7 @@ from selfrefine.latent.model import LatentReasoner
 from selfrefine.latent.settings import RolloutSettings
 from selfrefine.training import last_save, on_one_device, run
 
-_LOGGED = frozenset({"loss", "learning_rate", "segment", "rollouts", "boards_seen"})
+_LOGGED = frozenset({"loss", "accuracy", "learning_rate", "segment", "rollouts", "boards_seen"})
 
 
 def train_reasoner(
@@ -25,13 +25,15 @@ def train_reasoner(
     settings: RolloutSettings,
     seed: int,
     *,
+    validation: Boards | None = None,
     on_log: Callable[[Mapping[str, Any]], None] = lambda row: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float | int]:
     """Trains a new reasoner on `boards` and writes it to `directory`.
 
     A stopped call resumes from its last saved point in `saves` when called again with the same arguments, and ends with
-    the same weights. It stops, and saves, at the end of a rollout.
+    the same weights. It stops, and saves, at the end of a rollout. `validation` is what `settings.judge_every` looks
+    at; nothing is chosen by it.
 
     Raises:
         TrainingStopped: `should_stop` was true.
@@ -77,7 +79,14 @@ def train_reasoner(
         ignore_data_skip=True,  # The boards begin at the step of the save by themselves.
     )
     first = int(resume.name.rpartition("-")[2]) if resume else 0
-    trainer = RolloutTrainer(model=model, args=on_one_device(arguments), boards=boards, settings=settings, first=first)
+    trainer = RolloutTrainer(
+        model=model,
+        args=on_one_device(arguments),
+        boards=boards,
+        validation=validation,
+        settings=settings,
+        first=first,
+    )
     if resume:
         trainer.resume_average(resume)
 

@@ -59,6 +59,12 @@ class RolloutSettings(BaseModel):
         "auto", description="of the updates; auto: bfloat16 on a GPU that computes in it, float32 elsewhere"
     )
     compile: bool = Field(False, description="compile the update rule with torch.compile")
+    judge_every: int | None = Field(
+        None,
+        ge=1,
+        description="rollouts between two looks at the validation data with the weights of the step; their "
+        "accuracy is in the log. None unless given",
+    )
     save_every: int = Field(
         50, ge=1, description="rollouts between the points from which a stopped stage resumes", json_schema_extra=INERT
     )

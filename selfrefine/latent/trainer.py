@@ -12,12 +12,11 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import Trainer, TrainerCallback
 
 from selfrefine.latent.boards import Boards
+from selfrefine.latent.curves import RAW_FOLDER, accuracy
 from selfrefine.latent.model import LatentReasoner
 from selfrefine.latent.settings import RolloutSettings
 from selfrefine.training import LoadedAlready
 
-RAW_FOLDER = "raw"
-"""Inside a checkpoint of averaged weights: those of the last step."""
 AVERAGE_FILE = "average.pt"
 """Beside the weights of a save: their exponential moving average, and how many rollouts are in it."""
 
@@ -30,11 +29,20 @@ class RolloutTrainer(LoadedAlready, Trainer):  # type: ignore[misc]
 
     Args:
         boards: what is trained on.
+        validation: what `settings.judge_every` looks at.
         first: the optimiser step that the training begins with, 0 or where a save left off.
     """
 
-    def __init__(self, *args: Any, boards: Boards, settings: RolloutSettings, first: int = 0, **kwargs: Any) -> None:
-        self._boards, self._settings, self._first = boards, settings, first
+    def __init__(
+        self,
+        *args: Any,
+        boards: Boards,
+        settings: RolloutSettings,
+        validation: Boards | None = None,
+        first: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self._boards, self._settings, self._validation, self._first = boards, settings, validation, first
         super().__init__(*args, train_dataset=torch.utils.data.Dataset(), **kwargs)
         # The loss is a mean over rows, of which every process has the same number.
         self.model_accepts_loss_kwargs = False
@@ -108,6 +116,10 @@ class RolloutTrainer(LoadedAlready, Trainer):  # type: ignore[misc]
             logs["segment"] = (done - 1) % self.rollout_steps
             logs["rollouts"] = -(-done // self.rollout_steps)
             logs["boards_seen"] = logs["rollouts"] * rows
+            every = self._settings.judge_every
+            if every and self._validation is not None and done % (every * self.rollout_steps) == 0:
+                model = self.accelerator.unwrap_model(self.model)
+                logs["accuracy"] = accuracy(model, self._validation, model.config.segments)[-1]
         super().log(logs, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

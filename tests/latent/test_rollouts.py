@@ -17,7 +17,7 @@ from selfrefine.latent.fit import train_reasoner
 from selfrefine.latent.model import LatentReasoner
 from selfrefine.latent.settings import RolloutSettings
 from selfrefine.training import TrainingStopped
-from tests.latent.transcription import train
+from benchmarks.plain_reasoner import train
 
 QUICK = RolloutSettings(
     steps=24,
@@ -160,6 +160,18 @@ def test_copies_are_drawn_anew_for_every_rollout_and_again_for_the_same_one(boar
     first, again, later = (copied.batch(rollout, 40, 0)[0].max() for rollout in (0, 0, 1))
     assert first == again != later
     assert copied.batch(0, 40, 0, 0, 2)[0].max() != copied.batch(0, 40, 0, 1, 2)[0].max()
+
+
+def test_validation_is_looked_at_every_so_many_rollouts_and_changes_nothing(
+    boards: Boards, config: LatentReasonerConfig, tmp_path: Path
+) -> None:
+    settings = QUICK.model_copy(update={"judge_every": 2, "steps": 16, "ema": None})
+    _, log = _fit(boards, config, tmp_path / "judged", settings, validation=boards)
+    assert [row["step"] for row in log if "accuracy" in row] == [8, 16]
+    model = LatentReasoner.from_pretrained(tmp_path / "judged/checkpoint")
+    assert log[-1]["accuracy"] == curve(model, boards, config.segments)["accuracy"][-1]
+    _, plain = _fit(boards, config, tmp_path / "plain", settings.model_copy(update={"judge_every": None}))
+    assert [row["loss"] for row in plain] == [row["loss"] for row in log]
 
 
 @pytest.mark.parametrize(
