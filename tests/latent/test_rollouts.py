@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.plain_reasoner import train
 from selfrefine.latent.boards import Boards
 from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.curves import curve
@@ -17,7 +18,6 @@ from selfrefine.latent.fit import train_reasoner
 from selfrefine.latent.model import LatentReasoner
 from selfrefine.latent.settings import RolloutSettings
 from selfrefine.training import TrainingStopped
-from benchmarks.plain_reasoner import train
 
 QUICK = RolloutSettings(
     steps=24,
