@@ -13,7 +13,7 @@ from pipelines.training import named_checkpoint
 if TYPE_CHECKING:
     from pipelines.context import StageContext
 
-CHECKPOINT_KINDS = ("tune", "update", "reinforce", "recur")
+CHECKPOINT_KINDS = ("tune", "update", "reinforce", "reflect", "recur")
 PRETRAINED = "pretrained"
 """The name of the model that the recipe starts from, where it is not built in the recipe."""
 

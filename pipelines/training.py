@@ -13,7 +13,7 @@ from pipelines.files import remove, whole
 if TYPE_CHECKING:
     from pipelines.context import StageContext
     from pipelines.sections import ModelSettings
-    from selfrefine.sft import Example, SftSettings
+    from selfrefine.sft import EpochSettings, Example, SftSettings
     from tasks.problem import Problem
 
 WARNINGS_FILE = "warnings.txt"
@@ -141,7 +141,7 @@ def trained(context: StageContext, steps: int, fit: Callable[..., dict[str, floa
     return dict(numbers)
 
 
-def total_steps(examples: int, settings: SftSettings) -> int:
+def total_steps(examples: int, settings: EpochSettings) -> int:
     """Optimiser steps of a training."""
     per_epoch = -(-examples // settings.batch_size)
     return settings.steps or max(1, round(per_epoch * settings.epochs))

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from engines.base import Decoding
+from engines.looped.config import LoopSettings
 from engines.settings import EngineSettings
 from pipelines.recipe import Recipe
 from pipelines.sections import DataSettings, ModelSettings
@@ -35,7 +36,7 @@ from selfrefine.triad.templates import Prompts
 from tasks.registry import Entry, entries
 
 PAGE = Path("docs/recipes.md")
-_ORDER = ("tune", "generate", "filter", "update", "reinforce", "recur", "evaluate", "report")
+_ORDER = ("tune", "generate", "filter", "update", "reinforce", "reflect", "recur", "evaluate", "report")
 _LONGEST_DEFAULT = 60
 
 # Keys whose field says nothing beyond its name. A description in the code is preferred to an entry here.
@@ -120,6 +121,7 @@ def reference() -> str:
         _section("`split`", Split),
         _section("`prompts`", Prompts),
         _section("`lora`", LoraSettings),
+        _section("`loop`", LoopSettings),
         _section("`measure`", MeasureSettings),
         _section("`reasoner`", ReasonerSpec),
         _section("`rewards`, each", RewardUse),

@@ -86,6 +86,8 @@ class EvaluateStage(DataStageSettings):
             raise RunError(
                 f"engine.model: {engine.model} would answer for all of {names}; leave it out and serve them all"
             )
+        number = getattr(engine, "iterations", None)
+        iterations = {} if number is None else {"iterations": number}  # absent, not None: other results stay comparable
         suite = Suite(
             name=f"{context.recipe.data[self.data].task}:{self.data}",
             reward=self.reward,
@@ -93,7 +95,7 @@ class EvaluateStage(DataStageSettings):
             system=self.system,
             suffix=self.suffix,
             data={**context.recipe.data[self.data].model_dump(mode="json"), "original": len(rows.problems)},
-            engine={"kind": engine.kind, "dtype": getattr(engine, "dtype", None)},
+            engine={"kind": engine.kind, "dtype": getattr(engine, "dtype", None), **iterations},
         )
         settings = suite.settings(problems)
         results = []
@@ -206,7 +208,11 @@ def quote(settings: dict[str, Any], partial: bool) -> str:
         f"at most {decoding['max_new_tokens']} tokens",
         f"{settings['reward']['name']} v{settings['reward']['version']}, strict extraction v{settings['extraction']}",
         "n=1",
-        " ".join(str(value) for value in engine.values() if value is not None),
+        " ".join(
+            f"{value} iterations" if name == "iterations" else str(value)
+            for name, value in engine.items()
+            if value is not None
+        ),
     ]
     return " · ".join(parts)
 

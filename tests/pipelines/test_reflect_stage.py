@@ -1,0 +1,80 @@
+"""The `reflect` stage in a recipe: goes on from what was trained before, survives a kill, is evaluated, is checked."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def write(directory: Path) -> Path:
+    lines = (json.dumps({"question": f"what follows {i}?", "answer": str(i + 1)}) for i in range(12))
+    (directory / "data.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    table = {"task": "table", "source": str(directory / "data.jsonl")}
+    build = {"architecture": "llama", "hidden_size": 32, "layers": 3, "heads": 2, "kv_heads": 1, "vocab_size": 300}
+    looped = {"kind": "reflect", "steps": 6, "batch_size": 4, "save_every": 1, "learning_rate": 0.01, "lora": {"r": 2}}
+    recipe = {
+        "name": "tiny",
+        "model": {"build": build},
+        "engine": {"kind": "transformers"},
+        "data": {"labelled": table | {"take": 8}, "test": table | {"skip": 8}},
+        "stages": [
+            {"kind": "tune", "steps": 2, "batch_size": 4, "lora": {"r": 2}, "learning_rate": 0.01},
+            looped,
+            {"kind": "evaluate", "decoding": {"max_new_tokens": 4}},
+            {"kind": "report"},
+        ],
+    }
+    path = directory / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def test_the_loop_is_trained_on_what_was_tuned_and_evaluated(real_children: Any, tmp_path: Path) -> None:
+    recipe = write(tmp_path)
+    run = tmp_path / "tiny"
+    tuned = real_children.trivium("run", recipe, "--runs", tmp_path, "--until", "tune")
+    assert tuned.code == 0, tuned.text
+    struck = real_children.trivium("run", recipe, "--runs", tmp_path, fault="kill after save", at=2)
+    assert struck.code == -signal.SIGKILL, struck.text
+    assert list((run / "reflect/trainer").glob("checkpoint-*")) and not (run / "reflect/checkpoint").exists()
+    done = real_children.trivium("run", recipe, "--runs", tmp_path)
+    assert done.code == 0, done.text
+
+    adapter = json.loads((run / "reflect/checkpoint/adapter_config.json").read_text())
+    assert adapter["peft_type"] == "LATENT_LOOP"
+    assert adapter["base_model_name_or_path"] == str((run / "tune/checkpoint").resolve())
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = {row["step"]: row for row in rows if row["stage"] == "reflect"}
+    assert list(steps) == [1, 2, 3, 4, 5, 6]
+    assert "loss_2" not in steps[3] and {"loss_1", "loss_2", "growth_2", "gate_mix"} <= steps[6].keys()
+
+    result = json.loads((run / "evaluate/eval.json").read_text())
+    assert [each["label"] for each in result["checkpoints"]] == ["tune", "reflect"]
+    assert {(each["a"], each["b"]) for each in result["comparisons"]} == {("reflect", "tune")}
+    more = real_children.trivium("run", recipe, "--runs", tmp_path, "engine.iterations=3")
+    assert more.code == 0, more.text
+    again = json.loads((run / "evaluate/eval.json").read_text())
+    assert again["suite"]["engine"]["iterations"] == 3 and again["suite"]["digest"] != result["suite"]["digest"]
+    assert "3 iterations" in again["provenance"]["quote"]
+
+
+def test_mistakes_are_lines_of_the_plan(real_children: Any, tmp_path: Path) -> None:
+    recipe = write(tmp_path)
+    for override, said in (
+        ("engine.kind=vllm", "engine.kind: vllm cannot run what `reflect` trains; give transformers"),
+        ("stages.reflect.loop={iterations: 0}", "without an iteration there is nothing to train"),
+        (
+            "stages.reflect.loop={iteration: 2}",
+            "stages.reflect.loop.iteration: unknown key; did you mean `iterations`?",
+        ),
+        ("stages.reflect.freeze_vision=false", "stages.reflect.freeze_vision"),
+        ("stages.reflect.trl={loss_type: dft}", "stages.reflect.trl.loss_type: is set by the stage itself"),
+        ("engine.iterations=-1", "engine.iterations: "),
+    ):
+        planned = real_children.trivium("run", recipe, "--runs", tmp_path, override, "--plan")
+        assert planned.code == 2 and said in planned.text, planned.text
+        assert "Traceback" not in planned.text
