@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from pipelines.report import format, plots
 from pipelines.report.plots import Bar
+from pipelines.report.refinement import read_refinement
 from pipelines.report.run import RunView, StageView
 from pipelines.report.triads import Audit, FilterMeans, Row, Triads, filter_means, read_triads
 from pipelines.stages.filter import COMBINED, SCORE_PREFIX
@@ -41,6 +42,7 @@ def render_run(run: RunView) -> str:
         run=run,
         trained=bool(run.of_kind("update")),
         evaluation=evaluation,
+        repeated=evaluation is not None and _repeats(evaluation),
         before=before,
         after=after,
         change=_comparison(evaluation, after, before),
@@ -54,6 +56,7 @@ def render_run(run: RunView) -> str:
         audit=audit,
         dropped=_dropped(run.stages),
         gallery=_gallery(triads, score),
+        refinement=read_refinement(run.stages),
         plots={
             "accuracy": Markup(_accuracy_plot(evaluation, after)) if evaluation else None,
             "kinds": Markup(_kinds_plot(before, after, kinds)) if before and after and kinds else None,
@@ -123,10 +126,15 @@ def _accuracy_plot(evaluation: Mapping[str, Any], after: Mapping[str, Any] | Non
     ]
     lows = [bar.low or bar.value for bar in bars if bar.value is not None]
     # A baseline far below would squeeze the intervals that the plot is there to show.
-    near = bool(lows) and min(lows) - 100 * baseline["value"] < 25
+    near = _repeats(evaluation) and bool(lows) and min(lows) - 100 * baseline["value"] < 25
     reference = (100 * baseline["value"], f"always “{baseline['answer']}”") if near else None
     values = ", ".join(f"{bar.label} {bar.value:.1f} %" for bar in bars if bar.value is not None)
     return plots.forest(bars, f"Accuracy per checkpoint: {values}", "accuracy, %", reference=reference)
+
+
+def _repeats(evaluation: Mapping[str, Any]) -> bool:
+    """Whether any answer is right more than once: of puzzles, each has its own, and a constant says nothing."""
+    return bool(evaluation["baseline"]["value"] * evaluation["problems"]["used"] > 1.5)
 
 
 def _kinds_plot(before: Mapping[str, Any], after: Mapping[str, Any], kinds: Sequence[str]) -> str:

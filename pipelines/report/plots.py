@@ -68,6 +68,55 @@ def forest(bars: Sequence[Bar], title: str, unit: str, *, reference: tuple[float
         return _inline(figure, title)
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Values in order, named at their end."""
+
+    label: str
+    places: Sequence[float]
+    values: Sequence[float]
+
+
+def lines(
+    drawn: Sequence[Line], title: str, across: str, unit: str, *, mark: float | None = None, logarithmic: bool = False
+) -> str:
+    """Curves, the first in the accent colour, each with its name at the right. `mark`: a dotted line at this place."""
+    with _figure(2.9) as (figure, axes):
+        for number, line in reversed(list(enumerate(drawn))):
+            colour, width = (MUTED, 1.1) if number else (ACCENT, 2)
+            axes.plot(line.places, line.values, color=colour, linewidth=width)
+        if mark is not None:
+            axes.axvline(mark, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
+        if logarithmic:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
+        else:
+            axes.set_ylim(bottom=0)
+        _name_ends(axes, drawn)
+        axes.set_xlabel(across)
+        axes.set_ylabel(unit)
+        axes.grid(axis="y", color=LINE, linewidth=0.8)
+        return _inline(figure, title)
+
+
+def _name_ends(axes: Any, drawn: Sequence[Line]) -> None:
+    """Names at the ends of the lines, moved apart where they would lie on one another."""
+    axes.figure.canvas.draw()
+    least = 11.0  # points from one name to the next
+    scale = 72 / axes.figure.dpi
+    above = -float("inf")
+    for number, line in sorted(enumerate(drawn), key=lambda each: each[1].values[-1]):
+        end = (line.places[-1], line.values[-1])
+        height = axes.transData.transform(end)[1] * scale
+        shift = max(0.0, above + least - height)
+        above = height + shift
+        axes.annotate(
+            line.label, end, xytext=(4, shift), textcoords="offset points", va="center", fontsize=9,
+            color=MUTED if number else ACCENT, annotation_clip=False,
+        )  # fmt: skip
+
+
 def paired_dots(rows: Sequence[tuple[str, Bar, Bar]], title: str, unit: str) -> str:
     """Two values per row: the earlier one muted, the later one in the accent colour, with intervals."""
     with _figure(0.75 + 0.42 * len(rows)) as (figure, axes):

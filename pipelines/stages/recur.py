@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from selfrefine.latent.config import LatentReasonerConfig
 
 CURVES_FILE = "segments.json"
-"""Accuracy on the validation data at each alignment, and the change of the estimate at each update."""
+"""On the validation data: accuracy at each alignment, the change of the estimate at each update, the first boards."""
+SHOWN = 2
+"""Boards whose answers are kept."""
 
 
 class RecurStage(RolloutSettings, DataStageSettings):
@@ -89,10 +91,14 @@ class RecurStage(RolloutSettings, DataStageSettings):
 
     def _judged(self, context: StageContext, unseen: Boards) -> dict[str, Number]:
         """Accuracy on the validation data at the first alignment, the last one of training, and beyond."""
-        from selfrefine.latent.curves import curves
+        from selfrefine.latent.curves import curves, said
 
-        found = curves(context.directory / "checkpoint", unseen, self.reasoner.segments * self.beyond)
-        write_json(context.directory / CURVES_FILE, found)
+        count = self.reasoner.segments * self.beyond
+        found = curves(context.directory / "checkpoint", unseen, count)
+        shown = said(context.directory / "checkpoint", context.rows(str(self.validation)).problems[:SHOWN], count)
+        write_json(
+            context.directory / CURVES_FILE, {"segments": self.reasoner.segments, "curves": found, "boards": shown}
+        )
         at = sorted({1, self.reasoner.segments, self.reasoner.segments * self.beyond})
         return {
             f"accuracy {weights} {number}": found[weights]["accuracy"][number - 1] for weights in found for number in at

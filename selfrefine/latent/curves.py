@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from selfrefine.latent.boards import Boards
+from selfrefine.latent.grids import GridError, decode, encode
 from selfrefine.latent.model import LatentReasoner, load_reasoner
 from selfrefine.latent.solve import solve
+from tasks.problem import Problem
 
 RAW_FOLDER = "raw"
 """Inside a checkpoint of averaged weights: those of the last step."""
@@ -44,6 +46,21 @@ def curve(model: LatentReasoner, boards: Boards, count: int) -> dict[str, list[f
         "settled": torch.cat(settled, 1).double().mean(1).tolist(),
         "change": torch.cat(changes, 1).double().mean(1).tolist(),
     }
+
+
+def said(checkpoint: Path, problems: Sequence[Problem], count: int) -> list[dict[str, Any]]:
+    """`question`, `answer` and what was `said` at each alignment, as texts; what is no grid is left out."""
+    model = load_reasoner(str(checkpoint))
+    found = []
+    for problem in problems:
+        try:
+            ids = torch.from_numpy(encode(problem.question, model.config))[None]
+        except GridError:
+            continue
+        answers = solve(model, ids, count).answers[:, 0].tolist()
+        texts = [decode(tokens, problem.question, model.config) for tokens in answers]
+        found.append({"question": problem.question, "answer": problem.answer, "said": texts})
+    return found
 
 
 def _batches(model: LatentReasoner, boards: Boards) -> Iterator[tuple[Tensor, Tensor]]:

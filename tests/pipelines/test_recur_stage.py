@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -50,16 +51,25 @@ def test_a_chain_without_a_model_resumes_and_is_judged(real_children: Any, snaps
     assert without_times[0] == without_times[1]
 
     run = tmp_path / "whole/tiny"
-    curves = json.loads((run / "recur/segments.json").read_text())
+    judged = json.loads((run / "recur/segments.json").read_text())
+    curves = judged["curves"]
     assert {name: len(each["accuracy"]) for name, each in curves.items()} == {"averaged": 6, "raw": 6}
     assert len(curves["raw"]["change"]) == 12 and len(curves["raw"]["settled"]) == 5
     numbers = json.loads((run / "recur/manifest.json").read_text())["numbers"]
     assert numbers["accuracy raw 3"] == curves["raw"]["accuracy"][2] and numbers["rollouts"] == 4
+    assert [len(board["said"]) for board in judged["boards"]] == [6, 6]
     result = json.loads((run / "evaluate/eval.json").read_text())
     assert [each["label"] for each in result["checkpoints"]] == ["recur", "recur@plain"]
     trials = [json.loads(line) for line in (run / "evaluate/recur/trials.jsonl").read_text().splitlines()]
     assert all(len(trial["completion"].split()) == 16 and trial["finish"] == "stop" for trial in trials)
-    assert "recur@plain" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    shown = re.findall(r"<b>Alignment (\d+)</b> · (\d+) wrong", page)
+    wanted = []
+    for board in judged["boards"]:
+        for number in (1, 2, 4, 6):
+            said, gold = (board["said"][number - 1].split(), board["answer"].split())
+            wanted.append((str(number), str(sum(a != b for a, b in zip(said, gold, strict=True)))))
+    assert shown == wanted and "recur@plain" in page
 
 
 @pytest.mark.parametrize(
