@@ -26,13 +26,17 @@ def named_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     `model`: a transformers model, or a PEFT model around one. It is only read. Merging into the live model and taking
     the adapters out again would leave a rounding error in the base with every round, in bf16 a large one.
 
-    Raises `EngineError` for an adapter that is no plain sum with its base (DoRA, or not LoRA at all).
+    Raises `EngineError` for an adapter that is no plain sum with its base (DoRA, not LoRA at all, a loop).
     """
     import torch
     from peft import PeftModel
     from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    from engines.looped.loop import loop_of
+
+    if loop_of(model) is not None:
+        raise EngineError("vLLM cannot run a looped model; give sampler=transformers, or take the loop off")
     if not isinstance(model, PeftModel):
         yield from model.named_parameters()
         return

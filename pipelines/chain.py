@@ -9,6 +9,7 @@ from typing import Any
 
 from engines.base import EngineError
 from engines.checkpoint import base_of, check_checkpoint, is_adapter
+from engines.looped.config import without_loop
 from engines.settings import missing_engine, what_matters
 from pipelines.context import derive_seed
 from pipelines.errors import RecipeError
@@ -18,6 +19,9 @@ from pipelines.source import nearest
 from pipelines.stage import StageSettings, TrainingSettings
 from pipelines.trl_options import check_trl
 from tasks.problem import TaskError
+
+_SERVERS = ("vllm", "endpoint")
+"""Engines that run the model's own layers and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ def problems(recipe: Recipe, links: Sequence[Link]) -> Iterator[str]:
         try:
             if place is not None:
                 check_checkpoint(place)
+                if recipe.engine.kind in _SERVERS and any("engine" in link.settings.uses for link in links):
+                    without_loop(place, recipe.engine.kind)
         except EngineError as error:
             yield f"model.{key}: {error}"
     yield from _other_base(recipe)

@@ -20,6 +20,7 @@ from engines.looped.loop import attach, loop_of
 from engines.open import open_engine
 from engines.settings import EndpointSettings, TransformersSettings, VllmSettings
 from engines.transformers import TransformersEngine
+from engines.weights import named_weights
 from tests.engines.looped_models import KINDS, Low, base, enliven, tokens
 
 
@@ -187,6 +188,15 @@ def test_engines_that_cannot_loop_refuse_it_in_one_line(saved: Path) -> None:
             open_engine(each, saved)
         assert f"{saved}: {name} cannot run a looped checkpoint (2 iterations)" in str(refused.value)
         assert str(saved.parent / "base") in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_looped_model_hands_no_weights_to_a_server(saved: Path) -> None:
+    model = load_model(str(saved))
+    with pytest.raises(EngineError, match="vLLM cannot run a looped model"):
+        list(named_weights(model))
+    loop = loop_of(model)
+    assert loop is not None
+    assert dict(named_weights(loop.remove())).keys() == dict(base().named_parameters()).keys()
 
 
 def test_without_iterations_a_server_may_answer_as_the_base(saved: Path, monkeypatch: Any) -> None:

@@ -55,6 +55,10 @@ def test_the_loop_is_trained_on_what_was_tuned_and_evaluated(real_children: Any,
     result = json.loads((run / "evaluate/eval.json").read_text())
     assert [each["label"] for each in result["checkpoints"]] == ["tune", "reflect"]
     assert {(each["a"], each["b"]) for each in result["comparisons"]} == {("reflect", "tune")}
+    start = f"model={{path: {run}/tune/initial, adapter: {run}/reflect/checkpoint}}"
+    only = ["stages=[{kind: evaluate}]", "engine.kind=vllm"]
+    planned = real_children.trivium("run", recipe, "--runs", tmp_path, "name=other", start, *only, "--plan")
+    assert "model.adapter: " in planned.text and "vllm cannot run a looped checkpoint" in planned.text, planned.text
     more = real_children.trivium("run", recipe, "--runs", tmp_path, "engine.iterations=3")
     assert more.code == 0, more.text
     again = json.loads((run / "evaluate/eval.json").read_text())
