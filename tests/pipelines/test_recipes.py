@@ -61,6 +61,40 @@ def test_recipe_runs_on_a_stand_in(real_children: Any, recipe: str, architecture
     assert json.loads((root / "filter/manifest.json").read_text())["rows_out"] > 0
 
 
+@pytest.mark.parametrize(("recipe", "task"), [("sr2-sudoku-extreme", "sudoku"), ("sr2-maze-hard", "maze")])
+def test_reasoner_recipes_run_on_a_few_small_puzzles(
+    real_children: Any, recipe: str, task: str, tmp_path: Path
+) -> None:
+    """The model of published size, two of its segments, files in the published form."""
+    from tasks.registry import load
+
+    side = {"sudoku": {}, "maze": {"side": 6}}[task]
+    for split in ("train", "test"):
+        rows = ["source,question,answer,rating"]
+        for problem in load(task, split, size=12, **side).problems:
+            texts = ("".join(text.split()) for text in (problem.question, problem.answer))
+            signs = {"sudoku": ("_", "."), "maze": (".", " ")}[task]
+            rows.append(f"here,{','.join(text.replace(*signs) for text in texts)},0")
+        (tmp_path / f"{split}.csv").write_text("\n".join(rows) + "\n")
+    slices = {"sudoku": (",size:8", ",size:4,seed:1", ",size:4"), "maze": (",take:8", ",skip:8", ",size:4")}[task]
+    data = [
+        f"data.{name}={{task:{task}-file,source:{tmp_path},split:{split}{cut}}}".replace(":", ": ").replace(",", ", ")
+        for name, split, cut in zip(("labelled", "validation", "test"), ("train", "train", "test"), slices, strict=True)
+    ]
+    few = ["steps=2", "batch_size=4", "reasoner.segments=2", "reasoner.updates=2", "judge_every=1"]
+    if task == "sudoku":
+        few.append("alphabet=_1234")
+    done = real_children.trivium(
+        *("run", RECIPES / f"{recipe}.yaml", "--runs", tmp_path, "seeds=[0]", *data),
+        *(f"stages.recur.{each}" for each in few),
+    )
+    assert done.code == 0, done.text
+    numbers = json.loads((tmp_path / recipe / "seed-0/recur/manifest.json").read_text())["numbers"]
+    letters = {"sudoku": 6, "maze": 6}[task]
+    assert numbers["parameters"] == 3_407_872 + 2 * letters * 512 + 512
+    assert {path.name for path in (tmp_path / recipe / "seed-0/evaluate").glob("recur*")} == {"recur"}
+
+
 def test_countdown_recipe_runs_on_a_masked_stand_in(real_children: Any, tmp_path: Path) -> None:
     parent = tmp_path / "parent.yaml"
     build = "{architecture: masked_llama, hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, vocab_size: 300}"
