@@ -252,6 +252,13 @@ def test_the_gate_learns_at_once_and_lora_after_it_has_opened() -> None:
     }
 
 
+def test_without_lora_the_gates_alone_are_trained() -> None:
+    model = base()
+    looped(model, lora=None)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {"latent_loop.gate_in", "latent_loop.gate_mix"}
+
+
 def test_gradient_checkpointing_changes_no_gradient() -> None:
     model = base()
     loop = looped(model, lora_sets="per_iteration", iterations=2).train()

@@ -109,6 +109,20 @@ def test_a_filled_cache_keeps_its_number_of_iterations() -> None:
 
 
 @torch.no_grad()
+def test_an_emptied_cache_takes_another_number_of_iterations() -> None:
+    model = base()
+    loop = looped(model, iterations=3)
+    ids = tokens(1, 8)
+    cache = model(input_ids=ids[:, :5]).past_key_values
+    cache.crop(-5)
+    loop.iterations = 1
+    model(input_ids=ids[:, :5], past_key_values=cache)
+    found = model(input_ids=ids[:, 5:], past_key_values=cache).logits
+    assert len(cache.layers) == 6 + 2
+    torch.testing.assert_close(found, model(input_ids=ids).logits[:, 5:], rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
 def test_a_static_cache_is_refused_unless_there_are_no_iterations() -> None:
     model = base()
     loop = looped(model)
