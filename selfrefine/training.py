@@ -40,6 +40,9 @@ _VISION = r".*\b(visual|vision_tower|vision_model)\b.*"
 _COMPLETE = "complete"
 
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
 class LoraSettings(BaseModel):
     """Low-rank adapters on the language model's linear layers; the vision encoder stays as it is."""
 
@@ -73,7 +76,7 @@ class OptimiserSettings(BaseModel):
     accumulate: int = Field(1, ge=1, description="forward passes that one step is split into")
     learning_rate: float = Field(2e-5, gt=0)
     freeze_vision: bool = False
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto", description="of the forward pass; auto: bfloat16 on a GPU that computes in it, float32 elsewhere"
     )
     lora: LoraSettings | None = None
@@ -92,11 +95,6 @@ class OptimiserSettings(BaseModel):
 
     def config(self, saves: Path, seed: int) -> dict[str, Any]:
         """Arguments of TRL's config classes that all trainings have."""
-        import torch
-
-        gpu = torch.cuda.is_available()
-        # On CPUs, even those that multiply bfloat16 in hardware, small models train slower in it (docs/performance.md).
-        fast = self.precision == "auto" and gpu and torch.cuda.is_bf16_supported()
         return {
             "output_dir": str(saves),
             "seed": seed,
@@ -104,8 +102,7 @@ class OptimiserSettings(BaseModel):
             "gradient_accumulation_steps": self.accumulate,
             "learning_rate": self.learning_rate,
             "remove_unused_columns": False,
-            "bf16": self.precision == "bfloat16" or fast,
-            "use_cpu": not gpu,
+            **of_machine(self.precision),
             "logging_steps": 1,  # means over several steps would depend on where a resumed training began
             "save_strategy": "steps",
             "save_steps": self.save_every,
@@ -116,6 +113,16 @@ class OptimiserSettings(BaseModel):
             "gradient_checkpointing": False,
             **self.trl,
         }
+
+
+def of_machine(precision: Precision) -> dict[str, Any]:
+    """Arguments of Trainer that follow from where it runs, for a precision of the forward pass."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    # On CPUs, even those that multiply bfloat16 in hardware, small models train slower in it (docs/performance.md).
+    fast = precision == "auto" and gpu and torch.cuda.is_bf16_supported()
+    return {"bf16": precision == "bfloat16" or fast, "use_cpu": not gpu}
 
 
 def begin(

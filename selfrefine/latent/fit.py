@@ -12,7 +12,7 @@ from selfrefine.latent.boards import Boards
 from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.model import LatentReasoner
 from selfrefine.latent.settings import RolloutSettings
-from selfrefine.training import last_save, on_one_device, run
+from selfrefine.training import last_save, of_machine, on_one_device, run
 
 _LOGGED = frozenset({"loss", "accuracy", "learning_rate", "segment", "rollouts", "boards_seen"})
 
@@ -56,8 +56,6 @@ def train_reasoner(
     model = LatentReasoner.from_pretrained(resume, dtype=torch.float32) if resume else LatentReasoner(config)
     if settings.compile:
         model.recurrence.compile()
-    gpu = torch.cuda.is_available()
-    fast = settings.precision == "auto" and gpu and torch.cuda.is_bf16_supported()
     arguments = TrainingArguments(
         output_dir=str(saves),
         seed=seed,
@@ -67,15 +65,13 @@ def train_reasoner(
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=settings.warmup_steps,
         max_grad_norm=0.0,
-        bf16=settings.precision == "bfloat16" or fast,
-        use_cpu=not gpu,
+        **of_machine(settings.precision),
         logging_steps=1,
         save_strategy="steps",
         save_steps=settings.save_every * length,
         save_total_limit=2,
         report_to=[],
         remove_unused_columns=False,
-        dataloader_pin_memory=gpu,
         ignore_data_skip=True,  # The boards begin at the step of the save by themselves.
     )
     first = int(resume.name.rpartition("-")[2]) if resume else 0

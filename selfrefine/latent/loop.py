@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from selfrefine.latent.block import rotation
-from selfrefine.latent.recurrence import State
+from selfrefine.latent.config import LatentReasonerConfig
+from selfrefine.latent.recurrence import Recurrence, State
 
-if TYPE_CHECKING:
-    from selfrefine.latent.model import LatentReasoner
+
+class Reasoner(Protocol):
+    """What the loop needs of a model."""
+
+    @property
+    def config(self) -> LatentReasonerConfig: ...
+    @property
+    def recurrence(self) -> Recurrence: ...
+    def fresh(self, input_ids: Tensor) -> State: ...
+    def embed(self, input_ids: Tensor) -> Tensor: ...
+    def head(self, hidden: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +40,7 @@ class Segment:
 
 
 def segments(
-    model: LatentReasoner,
+    model: Reasoner,
     input_ids: Tensor,
     numbers: Iterable[int],
     state: State | None = None,

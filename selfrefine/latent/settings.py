@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from engines.settings import INERT
+from selfrefine.training import Precision
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +56,7 @@ class RolloutSettings(BaseModel):
         description="train on a symmetric copy of each board, drawn anew each time: digits, bands, rows … of a "
         "sudoku; turns and mirror images of a maze",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto", description="of the updates; auto: bfloat16 on a GPU that computes in it, float32 elsewhere"
     )
     compile: bool = Field(False, description="compile the update rule with torch.compile")
