@@ -12,13 +12,14 @@ from engines.base import EngineError, Generation, Request, Score, ScoreRequest, 
 from engines.settings import LatentSettings
 from selfrefine.latent.grids import GridError, decode, encode
 from selfrefine.latent.model import load_reasoner
+from selfrefine.latent.rules import sudoku_rule
 from selfrefine.latent.solve import solve
 
 
 class LatentEngine:
     """Holds a reasoner and answers with it. A request is its last user turn: the grid, in the characters of training.
 
-    Raises `EngineError` for a checkpoint of another kind.
+    Raises `EngineError` for a checkpoint of another kind, or boards that `early_stop` is not for.
     """
 
     def __init__(self, settings: LatentSettings, checkpoint: str) -> None:
@@ -26,6 +27,10 @@ class LatentEngine:
         self._model: Any = load_reasoner(checkpoint)
         if torch.cuda.is_available():
             self._model = self._model.to("cuda")
+        try:
+            self._rule = sudoku_rule(self._model.config) if settings.early_stop == "sudoku" else None
+        except GridError as error:
+            raise EngineError(f"engine.early_stop: {error}") from None
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
         """Streams in the order of `requests`; boards of one size share a batch. Nothing is drawn: seeds do not count.
@@ -58,7 +63,7 @@ class LatentEngine:
             for start in range(0, len(members), size):
                 batch = members[start : start + size]
                 ids = torch.stack([boards[i] for i in batch]).to(self._model.device)
-                answers = solve(self._model, ids, self._settings.segments).answers[-1].tolist()
+                answers = solve(self._model, ids, self._settings.segments, self._rule).answers[-1].tolist()
                 for i, tokens in zip(batch, answers, strict=True):
                     text = decode(tokens, requests[i].messages[-1]["content"], self._model.config)
                     yield i, Generation(requests[i].id, text, tuple(tokens), "stop", len(tokens))
