@@ -2,6 +2,7 @@
 
 python -m benchmarks.demonstrations sums FILE
 python -m benchmarks.demonstrations sudoku FOLDER
+python -m benchmarks.demonstrations worded FOLDER
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from tasks.draw import seed64
+from tasks.problem import Problem
 from tasks.registry import load
 
 SUMS: dict[str, Any] = {"min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 2}
 """The sums of recipes/smollm2-reinforce.yaml."""
 HASTY = 0.35
 """How many of the cells where the two solvers differ the hasty one has filled."""
+HASTY_WORDED = 0.1
+"""The same where they differ in three rows or more, so that all of them are right about as often."""
+LETTERS = "abcd"
+"""For the digits 1 to 4: a cell is written as ` 3` or as `c`, which means the same."""
 
 Grid = list[list[str]]
 
@@ -66,22 +72,48 @@ def grids(split: str, size: int) -> Iterator[dict[str, str]]:
         truth = _grid(problem.answer)
         hasty = hastily(_grid(problem.question))
         rng = random.Random(seed64("demonstrations", problem.id))
-        wrong = sum(
-            a != b for ours, theirs in zip(truth, hasty, strict=True) for a, b in zip(ours, theirs, strict=True)
-        )
-        if not 1 <= wrong <= 5:
-            continue
-        mixed = [
-            [theirs if rng.random() < HASTY else ours for ours, theirs in zip(*rows, strict=True)]
-            for rows in zip(truth, hasty, strict=True)
-        ]
-        yield {
-            "id": problem.id,
-            "question": problem.question,
-            "answer": _text(mixed) if split == "train" else problem.answer,
-            "truth": problem.answer,
-            "puzzle": problem.columns["puzzle"],
-        }
+        wrong = sum(a != b for rows in zip(truth, hasty, strict=True) for a, b in zip(*rows, strict=True))
+        if 1 <= wrong <= 5:
+            yield _row(problem, _text(_mixed(truth, hasty, HASTY, rng)) if split == "train" else problem.answer)
+
+
+def worded_grids(split: str, size: int) -> Iterator[dict[str, str]]:
+    """The same where the hasty solver errs in three rows or more, every cell worded in one of two ways by chance.
+
+    Much of what such an answer says has no bearing on whether it is right, as in texts. `plain` is the mixture without:
+    a model is first tuned on that, so that its tokenizer makes no token of two cells.
+    """
+    for problem in load("sudoku", split, size=size, least_empty=9, most_empty=12, seed=3).problems:
+        truth = _grid(problem.answer)
+        hasty = hastily(_grid(problem.question))
+        rng = random.Random(seed64("worded demonstrations", problem.id))
+        if sum(ours != theirs for ours, theirs in zip(truth, hasty, strict=True)) >= 3:
+            mixed = _mixed(truth, hasty, HASTY_WORDED, rng)
+            answer = _worded(mixed, rng) if split == "train" else problem.answer
+            yield {**_row(problem, answer), "plain": _text(mixed)}
+
+
+def _mixed(truth: Grid, hasty: Grid, share: float, rng: random.Random) -> Grid:
+    return [
+        [theirs if rng.random() < share else ours for ours, theirs in zip(*rows, strict=True)]
+        for rows in zip(truth, hasty, strict=True)
+    ]
+
+
+def _worded(grid: Grid, rng: random.Random) -> str:
+    return "\n".join(
+        "".join(LETTERS[int(cell) - 1] if rng.random() < 0.5 else f" {cell}" for cell in row).strip() for row in grid
+    )
+
+
+def _row(problem: Problem, answer: str) -> dict[str, str]:
+    return {
+        "id": problem.id,
+        "question": problem.question,
+        "answer": answer,
+        "truth": problem.answer,
+        "puzzle": problem.columns["puzzle"],
+    }
 
 
 def _grid(text: str) -> Grid:
@@ -106,6 +138,9 @@ def main(arguments: Sequence[str]) -> int:
         case ["sudoku", folder]:
             for split, size in (("train", 14_000), ("validation", 3000), ("test", 3000)):
                 write(Path(folder) / f"{split}.jsonl", grids(split, size))
+        case ["worded", folder]:
+            for split, size in (("train", 130_000), ("validation", 7000), ("test", 9000)):
+                write(Path(folder) / f"{split}.jsonl", worded_grids(split, size))
         case _:
             print(__doc__, file=sys.stderr)
             return 2

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.demonstrations import HASTY, grids, hastily, sums, worked, write
+from benchmarks import worded
+from benchmarks.demonstrations import HASTY, grids, hastily, sums, worded_grids, worked, write
 from pipelines.cli import app
 from rewards.maths import number
 from rewards.puzzles import sudoku
 
-RECIPE = Path(__file__).parents[2] / "benchmarks/sudoku-step-credit.yaml"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.mark.parametrize(
@@ -72,12 +74,31 @@ def test_grids_mix_the_two_solvers_in_training_only() -> None:
     assert abs(hasty / differ - HASTY) < 4 * (HASTY * (1 - HASTY) / differ) ** 0.5
 
 
-def test_the_comparison_plans(tmp_path: Path) -> None:
+def test_worded_grids_say_the_same_in_two_ways() -> None:
+    rows = list(worded_grids("train", 400))
+    puzzles = [row["puzzle"] for row in rows]
+    for row in rows:
+        cells = row["answer"].replace("\n", "").replace(" ", "")
+        assert cells.translate(str.maketrans("abcd", "1234")) == row["plain"].replace("\n", "").replace(" ", "")
+        lines = zip(row["question"].split("\n"), row["truth"].split("\n"), strict=True)
+        assert all(a in ("_", b) for line in lines for a, b in zip(*(each.split(" ") for each in line), strict=True))
+        careless = hastily([line.split(" ") for line in row["question"].split("\n")])
+        assert sum(" ".join(a) != b for a, b in zip(careless, row["truth"].split("\n"), strict=True)) >= 3
+    letters = sum(cell in "abcd" for row in rows for cell in row["answer"])
+    assert abs(letters / (16 * len(rows)) - 0.5) < 4 * 0.5 / (16 * len(rows)) ** 0.5
+    # A reward that reads both words sees what the task's own sees of the plain text.
+    said = worded.sudoku([""] * len(rows), [row["answer"] for row in rows], puzzle=puzzles)
+    assert said == sudoku([""] * len(rows), [row["plain"] for row in rows], puzzle=puzzles)
+    assert 0 < sum(value or 0 for value in said) < len(rows)
+
+
+@pytest.mark.parametrize(("recipe", "made"), [("sudoku", grids), ("worded", worded_grids)])
+def test_the_comparison_plans(
+    recipe: str, made: Callable[[str, int], Iterator[dict[str, str]]], tmp_path: Path
+) -> None:
     for split in ("train", "test"):
-        write(tmp_path / f"{split}.jsonl", grids(split, 20))
-    sources = [
-        f"data.{name}.source={tmp_path}/{split}.jsonl"
-        for name, split in (("mixed", "train"), ("labelled", "train"), ("test", "test"))
-    ]
-    planned = CliRunner().invoke(app, ["run", str(RECIPE), "--plan", "--runs", str(tmp_path), *sources])
+        write(tmp_path / f"{split}.jsonl", made(split, 40))
+    text = (BENCHMARKS / f"{recipe}-step-credit.yaml").read_text()
+    (tmp_path / "recipe.yaml").write_text(text.replace(f"runs/{recipe}-demonstrations", str(tmp_path)))
+    planned = CliRunner().invoke(app, ["run", str(tmp_path / "recipe.yaml"), "--plan", "--runs", str(tmp_path)])
     assert planned.exit_code == 0 and "seed-2/reinforce@one-step" in planned.output, planned.output
