@@ -39,6 +39,7 @@ SPEC = BuildSpec(
 BASE = SftSettings(steps=2000, batch_size=64, learning_rate=2e-3, save_every=200)
 STEPS = 600
 RATE = 2e-3
+TRAIN, TEST = 12_000, 1000
 ITERATIONS = range(9)
 FEW, MANY = {"least_empty": 4, "most_empty": 7}, {"least_empty": 8, "most_empty": 10}
 
@@ -70,7 +71,7 @@ def base(folder: Path) -> Path:
     """The model that all arms begin with."""
     trained, initial = folder / "base", folder / "initial"
     if not trained.exists():
-        problems = load("sudoku", "train", size=12_000, **FEW).problems
+        problems = load("sudoku", "train", size=TRAIN, **FEW).problems
         if not initial.exists():
             texts = [text for problem in problems for text in (problem.question, problem.answer)]
             build_model(SPEC, texts, initial, seed=0)
@@ -94,8 +95,8 @@ def right(checkpoint: Path, problems: Sequence[Problem], iterations: int | None)
 
 def run(folder: Path) -> None:
     start = base(folder)
-    train = examples(load("sudoku", "train", size=12_000, seed=1, **MANY).problems)
-    test = load("sudoku", "test", size=1000, **MANY).problems
+    train = examples(load("sudoku", "train", size=TRAIN, seed=1, **MANY).problems)
+    test = load("sudoku", "test", size=TEST, **MANY).problems
     _keep(folder / "base.json", lambda: {"0": right(start, test, None)})
     for seed in SEEDS:
         for arm in ("lora", "loop", "lora-longer"):
