@@ -184,6 +184,11 @@ def test_bad_configs_get_one_line(config: LatentReasonerConfig, changes: dict[st
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_tokens_that_are_none_are_refused(reasoner: LatentReasoner) -> None:
+    with pytest.raises(ValueError, match="tokens from 1 to 6; those of this model are 0 to 5"):
+        solve(reasoner, torch.tensor([[1, 6, 2]]))
+
+
 def test_a_longer_input_is_refused(reasoner: LatentReasoner) -> None:
     with pytest.raises(ValueError, match="an input of 17 tokens; this model reads 16 at most"):
         reasoner(torch.ones(1, 17, dtype=torch.long))
