@@ -236,11 +236,13 @@ def tasks_show(
     """The first problems of a task."""
     with _one_line():
         from pipelines.tables import plain_table
-        from tasks.registry import entry, load
+        from tasks.registry import entry, load, makes_problems
 
         about = entry(name)
         typer.echo(f"{about.name}: {about.summary}")
         options = _options(overrides or [])
+        if makes_problems(name):
+            options.setdefault("size", count)  # Hard puzzles take a second each: no more than are shown.
         rows = load(name, split, **options)
         asked = [(each.id, each.kind, each.question, each.answer, each.image or "") for each in rows.problems[:count]]
         shown = [(each.id, each.path) for each in rows.pictures[:count]]

@@ -85,6 +85,14 @@ def load(task: str, split: str = "train", skip: int = 0, take: int | None = None
     return without_bad_images(_cut(rows, skip, take, what), what)
 
 
+def makes_problems(task: str) -> bool:
+    """Whether the task makes as many problems as its option `size` says. Raises `TaskError` for an unknown task."""
+    make = function(task, "load")
+    assert make is not None
+    size = inspect.signature(make).parameters.get("size")
+    return size is not None and isinstance(size.default, int)
+
+
 def check_options(task: str, options: Collection[str]) -> None:
     """Raises `TaskError` where a task has no such option, or needs one that is not there."""
     make, more = function(task, "load"), function(task, "options")

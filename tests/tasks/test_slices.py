@@ -98,3 +98,12 @@ def test_a_slice_beyond_the_images_is_found_at_plan_time(tmp_path: Path) -> None
     assert registry.check("easy-vqa", "validation", take=images) is None
     with pytest.raises(TaskError, match="asks for more than its"):
         registry.check("easy-vqa", "validation", take=images + 10)
+
+
+@pytest.mark.parametrize(("task", "made"), [("sudoku", True), ("rg:chain_sum", True), ("sudoku-file", False)])
+def test_a_task_that_makes_problems_is_told_from_one_that_has_them(task: str, made: bool) -> None:
+    """The first so many are the same, however many are asked for."""
+    assert registry.makes_problems(task) is made
+    if made:
+        few, many = (registry.load(task, size=size).problems for size in (3, 12))
+        assert list(few) == list(many[:3])
