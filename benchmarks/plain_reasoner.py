@@ -6,11 +6,17 @@ Nothing of the package is used. The prefix is one learnt token; its optimiser is
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 EPS = 1e-5
+
+
+def weights_of(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Copies of a model's weights, by the last part of their names: `embedding`, `prefix`, `head`, `qkv`, `out`, …"""
+    return {name.removesuffix(".weight").rpartition(".")[2]: weight.detach().clone() for name, weight in named}
 
 
 def normed(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from benchmarks.plain_reasoner import train
+from benchmarks.plain_reasoner import train, weights_of
 from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.model import LatentReasoner
 from selfrefine.latent.settings import RolloutSettings
@@ -30,13 +30,7 @@ def speed_up(hidden_size: int, heads: int, cells: int, compiled: bool = False) -
     torch.manual_seed(0)
     inputs, labels = torch.randint(1, 11, (BATCH, cells)), torch.randint(2, 11, (BATCH, cells))
     model = LatentReasoner(config)
-    begun = {
-        "embedding": model.embedding.weight,
-        "prefix": model.prefix,
-        "head": model.head.weight,
-        **{name.split(".")[-2]: weight for name, weight in model.recurrence.named_parameters()},
-    }
-    weights = {name: weight.detach().clone() for name, weight in begun.items()}
+    weights = weights_of(model.named_parameters())
     optimiser = RolloutSettings(learning_rate=RATE, weight_decay=DECAY).optimiser_for(model)
     if compiled:
         model.recurrence.compile()

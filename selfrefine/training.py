@@ -41,6 +41,8 @@ _COMPLETE = "complete"
 
 
 Precision = Literal["auto", "float32", "bfloat16"]
+IGNORED = -100
+"""The label of a position that no loss judges: transformers' own."""
 
 
 class LoraSettings(BaseModel):

@@ -70,21 +70,19 @@ def read_refinement(stages: Sequence[StageView]) -> Refinement | None:
 
 
 def _accuracy(found: Mapping[str, Any], trained: int) -> str:
-    lines = []
-    for name, each in found.items():
-        values = [100 * share for share in _weights(each)["accuracy"]]
-        lines.append(Line(name, range(1, len(values) + 1), values))
-    return plots.lines(
-        lines, "Share of boards that are right at each alignment", "alignment", "% of boards right", mark=trained
-    )
+    title = "Share of boards that are right at each alignment"
+    return plots.lines(_lines(found, "accuracy", 100), title, "alignment", "% of boards right", mark=trained)
 
 
 def _change(found: Mapping[str, Any]) -> str:
-    lines = []
-    for name, each in found.items():
-        values = _weights(each)["change"]
-        lines.append(Line(name, range(1, len(values) + 1), values))
-    return plots.lines(lines, "Change of the estimate at each update", "update", "relative change", logarithmic=True)
+    title = "Change of the estimate at each update"
+    return plots.lines(_lines(found, "change"), title, "update", "relative change", logarithmic=True)
+
+
+def _lines(found: Mapping[str, Any], what: str, times: float = 1) -> list[Line]:
+    """A curve of each reasoner, numbered from 1."""
+    curves = {name: [times * value for value in _weights(each)[what]] for name, each in found.items()}
+    return [Line(name, range(1, len(values) + 1), values) for name, values in curves.items()]
 
 
 def _weights(curves: Mapping[str, Any]) -> Mapping[str, Any]:

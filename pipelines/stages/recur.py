@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipelines.recipe import Recipe
     from selfrefine.latent.boards import Boards
     from selfrefine.latent.config import LatentReasonerConfig
+    from tasks.problem import Problem
 
 CURVES_FILE = "segments.json"
 """On the validation data: accuracy at each alignment, the change of the estimate at each update, the first boards."""
@@ -67,7 +68,8 @@ class RecurStage(RolloutSettings, DataStageSettings):
         except GridError as error:
             raise RunError(f"data.{self.data}: {error}") from None
 
-        unseen = self._unseen(context, config)
+        problems = context.rows(self.validation).problems if self.validation else ()
+        unseen = self._unseen(problems, config)
 
         def fit(directory: Path, saves: Path, **surroundings: Any) -> dict[str, float | int]:
             reports = {name: surroundings[name] for name in ("on_log", "should_stop")}
@@ -76,26 +78,26 @@ class RecurStage(RolloutSettings, DataStageSettings):
         numbers = trained(context, self.steps, fit)
         rows_in = len(rows.problems) + sum(rows.left_out.values())
         dropped = {**rows.left_out, **left_out}
-        judged = self._judged(context, unseen) if unseen else {}
+        judged = self._judged(context, problems, unseen) if unseen else {}
         return StageResult(rows_in, len(boards.inputs), dropped, numbers | judged)
 
-    def _unseen(self, context: StageContext, config: LatentReasonerConfig) -> Boards | None:
+    def _unseen(self, problems: Sequence[Problem], config: LatentReasonerConfig) -> Boards | None:
         from selfrefine.latent.grids import GridError, boards_of
 
         if self.validation is None:
             return None
         try:
-            return boards_of(context.rows(self.validation).problems, config)[0]
+            return boards_of(problems, config)[0]
         except GridError as error:
             raise RunError(f"data.{self.validation}: {error}") from None
 
-    def _judged(self, context: StageContext, unseen: Boards) -> dict[str, Number]:
+    def _judged(self, context: StageContext, problems: Sequence[Problem], unseen: Boards) -> dict[str, Number]:
         """Accuracy on the validation data at the first alignment, the last one of training, and beyond."""
         from selfrefine.latent.curves import curves, said
 
         count = self.reasoner.segments * self.beyond
         found = curves(context.directory / "checkpoint", unseen, count)
-        shown = said(context.directory / "checkpoint", context.rows(str(self.validation)).problems[:SHOWN], count)
+        shown = said(context.directory / "checkpoint", problems[:SHOWN], count)
         write_json(
             context.directory / CURVES_FILE, {"segments": self.reasoner.segments, "curves": found, "boards": shown}
         )

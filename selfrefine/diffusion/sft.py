@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from trl import SFTTrainer
 
+from selfrefine.training import IGNORED
 from tasks.draw import seed64
 
 LEAST = 1e-3
 """The smallest share of hidden tokens that is drawn; each token's loss is divided by that share."""
-IGNORED = -100
 
 
 def shares(count: int, generator: torch.Generator) -> Tensor:

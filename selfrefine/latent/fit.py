@@ -43,7 +43,7 @@ def train_reasoner(
 
     from selfrefine.latent.trainer import RolloutTrainer
 
-    length = config.segments if settings.alignment == "step" else 1
+    length = settings.rollout_steps(config.segments)
     settings.check_steps(config.segments)
     size, highest = boards.inputs.shape[1], max(boards.inputs.max(), boards.labels.max())
     if size > config.seq_len or highest >= config.vocab_size:

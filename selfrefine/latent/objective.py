@@ -7,8 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-IGNORED = -100
-"""The label of a position that is not judged."""
+from selfrefine.training import IGNORED
 
 
 def log_stablemax(logits: Tensor) -> Tensor:

@@ -70,9 +70,13 @@ class RolloutSettings(BaseModel):
         50, ge=1, description="rollouts between the points from which a stopped stage resumes", json_schema_extra=INERT
     )
 
+    def rollout_steps(self, segments: int) -> int:
+        """Optimiser steps in one rollout of a reasoner with so many segments."""
+        return segments if self.alignment == "step" else 1
+
     def check_steps(self, segments: int) -> None:
         """Raises `ValueError` where `steps` are no whole number of rollouts of a reasoner with so many segments."""
-        length = segments if self.alignment == "step" else 1
+        length = self.rollout_steps(segments)
         if self.steps % length:
             raise ValueError(
                 f"steps: {self.steps} is no whole number of rollouts of {length} steps; "

@@ -11,7 +11,7 @@ from torch import Tensor
 from engines.checkpoint import in_eval_mode
 from selfrefine.latent.loop import segments
 from selfrefine.latent.model import LatentReasoner
-from selfrefine.latent.objective import IGNORED
+from selfrefine.training import IGNORED
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 """(B, S) inputs and (B, S) answers → (B,) bool: which of them keep the rules. It is not told the right answer."""

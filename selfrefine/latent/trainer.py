@@ -53,8 +53,7 @@ class RolloutTrainer(LoadedAlready, Trainer):  # type: ignore[misc]
     @property
     def rollout_steps(self) -> int:
         """Optimiser steps in one rollout."""
-        segments: int = self.accelerator.unwrap_model(self.model).config.segments
-        return segments if self._settings.alignment == "step" else 1
+        return self._settings.rollout_steps(self.accelerator.unwrap_model(self.model).config.segments)
 
     def get_train_dataloader(self) -> Any:
         # Not split among processes by accelerate: each draws its own rows.

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from selfrefine.latent.objective import IGNORED, answer_loss, log_stablemax
+from selfrefine.latent.objective import answer_loss, log_stablemax
+from selfrefine.training import IGNORED
 
 
 def test_stablemax_by_hand() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.plain_reasoner import train
+from benchmarks.plain_reasoner import train, weights_of
 from selfrefine.latent.boards import Boards
 from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.curves import curve
@@ -46,11 +46,7 @@ def test_losses_and_average_are_those_of_the_transcription(
 ) -> None:
     torch.manual_seed(7)
     begun = LatentReasoner(config)
-    named = {
-        "embedding": begun.embedding.weight, "prefix": begun.prefix, "head": begun.head.weight,
-        **{name.split(".")[-2]: weight for name, weight in begun.recurrence.named_parameters()},
-    }  # fmt: skip
-    weights = {name: weight.detach().clone() for name, weight in named.items()}
+    weights = weights_of(begun.named_parameters())
     batches = [tuple(map(torch.from_numpy, boards.batch(rollout, 8, 7))) for rollout in range(6)]
     losses, average = train(
         weights, begun.z_init, batches, config.segments, config.updates, config.heads, config.rope_theta,

@@ -16,8 +16,8 @@ from trl import SFTTrainer
 from engines.base import EngineError
 from engines.looped.loop import loop_of
 from selfrefine.latent.adapter.settings import depth_at
+from selfrefine.training import IGNORED
 
-IGNORED = -100
 _LARGE = 3.0
 """Times the size it began with: behind a norm, a loss does not see states grow (arXiv 2606.24898)."""
 
