@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from eval.stats import DRAWS, Difference, Estimate, Floats, holm, mean_interval, paired_difference
-from eval.suites import CompareError, differing_keys
+from eval.suite import CompareError, differing_keys
 from eval.trial import Trial
 
 SEEDS_FOR_A_CLAIM = 3

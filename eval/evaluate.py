@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engines.base import Engine, Generation, Request
 from eval.extract import Extraction, extract
-from eval.suites import Suite
+from eval.suite import Suite
 from eval.trial import Extract, Outcome, Rewards, Trial
 from rewards.contract import Reward, score
 from tasks.problem import Problem, column_names

@@ -36,6 +36,21 @@ class Rewards(_Record):
     flexible: float | None = None
 
 
+class Check(_Record):
+    """One named test inside a verdict; `phase` is what it belongs to, `na` that it does not apply to this trial."""
+
+    name: str
+    phase: str
+    verdict: Literal["pass", "fail", "na"]
+
+
+class Score(_Record):
+    """What a further reward of the suite gave. `state`: why there is no value, or why it is 0 unread (`unparsed`)."""
+
+    value: float | None = None
+    state: str | None = None
+
+
 class Trial(_Record):
     """One line of `trials.jsonl`. Fields that are not declared here are kept and written back."""
 
@@ -52,6 +67,10 @@ class Trial(_Record):
     seed: int
     prompt_sha: str
     """SHA-256 of the messages and the image file."""
+    prompt: tuple[dict[str, str], ...] = ()
+    """The turns, each with `role` and `content`, before the chat template."""
+    image: str | None = None
+    gold: str | None = None
     prompt_tokens: int | None = None
     completion: str
     finish: Literal["stop", "length", "error"]
@@ -62,8 +81,13 @@ class Trial(_Record):
     """By the suite's primary extraction, which is the strict one."""
     reason: str | None = None
     """Why a trial is `ungraded`."""
+    scores: dict[str, Score] = Field(default_factory=dict)
+    """Further rewards of the suite, by name; `reward` is the one that decides."""
+    checks: tuple[Check, ...] = ()
     factors: dict[str, str] = Field(default_factory=dict)
     """What scores are broken down by: `kind` is the question's type."""
+    seconds: float | None = Field(None, exclude=True)
+    """Of generation, its batch's time shared out evenly. Not written: the same trial made twice is the same line."""
 
     @property
     def score(self) -> float | None:

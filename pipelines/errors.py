@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from engines.base import EngineError
-from eval.suites import CompareError
+from eval.suite import CompareError
 from eval.trial import TrialError
 from rewards.contract import RewardError
 from tasks.problem import TaskError

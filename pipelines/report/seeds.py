@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from eval.compare import ArmOverSeeds, Evaluated, across_seeds
-from eval.suites import CompareError
+from eval.suite import CompareError
 from eval.trial import OUTCOMES, TrialError, read
 from pipelines.errors import RunError
 from pipelines.report import plots

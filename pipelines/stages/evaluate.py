@@ -20,7 +20,7 @@ from pipelines.stage import DataStageSettings, Number, StageResult, over_default
 
 if TYPE_CHECKING:
     from eval.compare import Evaluated
-    from eval.suites import Suite
+    from eval.suite import Suite
     from eval.summary import Summary
     from eval.trial import Trial
     from pipelines.context import StageContext
@@ -70,7 +70,7 @@ class EvaluateStage(DataStageSettings):
 
     def run(self, context: StageContext) -> StageResult:
         from eval.compare import Evaluated
-        from eval.suites import Suite
+        from eval.suite import Suite
         from eval.trial import dump
 
         found = checkpoints(context)
@@ -127,7 +127,7 @@ class EvaluateStage(DataStageSettings):
         advance: Any,
     ) -> Iterator[Trial]:
         from eval.evaluate import evaluate
-        from eval.suites import digest
+        from eval.suite import digest
         from eval.trial import Trial
         from rewards.registry import load
 
@@ -162,7 +162,7 @@ class EvaluateStage(DataStageSettings):
         found: Sequence[Checkpoint],
     ) -> dict[str, Any]:
         from eval.compare import adjust, compare, verdict
-        from eval.suites import digest
+        from eval.suite import digest
         from eval.summary import constant_baseline, summarise
 
         by_name = {result.label: result for result in results}

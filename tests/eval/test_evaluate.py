@@ -8,7 +8,7 @@ import pytest
 from engines.base import Decoding, Generation, Request, Score, ScoreRequest
 from eval.compare import Evaluated, across_seeds, adjust, compare, verdict
 from eval.evaluate import evaluate
-from eval.suites import CompareError, Suite, digest
+from eval.suite import CompareError, Suite, digest
 from eval.summary import constant_baseline, summarise
 from eval.trial import Trial
 from rewards.builtin import exact_match
