@@ -67,7 +67,7 @@ def test_names_and_options_are_checked(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="did you mean 'easy-vqa'"):
         registry.load("easy_vqa")
     with pytest.raises(
-        TaskError, match="there are easy-vqa, images, maze, maze-file, rg:NAME, sudoku, sudoku-file, table"
+        TaskError, match="there are countdown, easy-vqa, images, maze, maze-file, rg:NAME, sudoku, sudoku-file, table"
     ):
         registry.entry("zzz")
     with pytest.raises(TaskError, match=r"`foldr` is no key of task images; did you mean `folder`"):
@@ -75,6 +75,7 @@ def test_names_and_options_are_checked(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"task table needs `source`"):
         registry.load("table")
     assert [each.name for each in registry.entries()] == [
+        "countdown",
         "easy-vqa",
         "images",
         "maze",
@@ -100,7 +101,9 @@ def test_a_slice_beyond_the_images_is_found_at_plan_time(tmp_path: Path) -> None
         registry.check("easy-vqa", "validation", take=images + 10)
 
 
-@pytest.mark.parametrize(("task", "made"), [("sudoku", True), ("rg:chain_sum", True), ("sudoku-file", False)])
+@pytest.mark.parametrize(
+    ("task", "made"), [("sudoku", True), ("countdown", True), ("rg:chain_sum", True), ("sudoku-file", False)]
+)
 def test_a_task_that_makes_problems_is_told_from_one_that_has_them(task: str, made: bool) -> None:
     """The first so many are the same, however many are asked for."""
     assert registry.makes_problems(task) is made
