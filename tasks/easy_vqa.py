@@ -7,7 +7,6 @@ number, so that choices can be made without looking at `test`.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from collections import defaultdict
 from functools import cache, lru_cache
 from pathlib import Path
 
+from tasks import packages
 from tasks.draw import uniform
 from tasks.problem import Picture, Problem, Rows, TaskError
 
@@ -132,10 +132,5 @@ def _belongs(image: int, split: str) -> bool:
     return split == "test" or (uniform("easy-vqa validation", image) < _VALIDATION_SHARE) == (split == "validation")
 
 
-@lru_cache(1)
 def _data() -> Path:
-    # find_spec of a top-level package locates it without running its code.
-    spec = importlib.util.find_spec("easy_vqa")
-    if spec is None or not spec.submodule_search_locations:
-        raise TaskError("easy-vqa is not installed; pip install 'trivium-reasoning[easy-vqa]'")
-    return Path(spec.submodule_search_locations[0]) / "data"
+    return packages.folder("easy_vqa", "easy-vqa") / "data"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from engines.spelling import did_you_mean
+from tasks import packages
 from tasks.problem import TaskError
 
 PREFIX = "rg:"
@@ -28,13 +28,9 @@ class Outline:
     settings: Mapping[str, str]
 
 
-@cache
 def directory() -> Path:
     """Where the package is. Raises `TaskError` where it is not installed."""
-    spec = importlib.util.find_spec("reasoning_gym")  # of a top-level package: locates it without running its code
-    if spec is None or not spec.submodule_search_locations:
-        raise TaskError("reasoning-gym is not installed; pip install 'trivium-reasoning[reasoning-gym]'")
-    return Path(spec.submodule_search_locations[0])
+    return packages.folder("reasoning_gym", "reasoning-gym")
 
 
 @cache

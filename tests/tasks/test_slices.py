@@ -67,7 +67,8 @@ def test_names_and_options_are_checked(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="did you mean 'easy-vqa'"):
         registry.load("easy_vqa")
     with pytest.raises(
-        TaskError, match="there are countdown, easy-vqa, images, maze, maze-file, rg:NAME, sudoku, sudoku-file, table"
+        TaskError,
+        match="there are countdown, easy-vqa, game24, images, maze, maze-file, rg:NAME, sudoku, sudoku-file, table",
     ):
         registry.entry("zzz")
     with pytest.raises(TaskError, match=r"`foldr` is no key of task images; did you mean `folder`"):
@@ -77,6 +78,7 @@ def test_names_and_options_are_checked(tmp_path: Path) -> None:
     assert [each.name for each in registry.entries()] == [
         "countdown",
         "easy-vqa",
+        "game24",
         "images",
         "maze",
         "maze-file",
