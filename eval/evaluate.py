@@ -5,75 +5,81 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from engines.base import Engine, Generation, Request
-from eval.extract import Extraction, extract
+from eval.grading import Grader, grade
 from eval.suite import Suite
-from eval.trial import Extract, Outcome, Rewards, Trial
-from rewards.contract import Reward, score
-from tasks.problem import Problem, column_names
+from eval.trial import Trial
+from tasks.problem import Problem
 
-CHUNK = 256
-"""Problems that are generated together and then graded in one call of the reward."""
+GROUP = 64
+"""Answers that are graded in one call of a reward, while the engine writes the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One problem to be answered once: `sample` counts its answers from 0."""
+
+    problem: Problem
+    sample: int = 0
 
 
 def evaluate(
-    problems: Sequence[Problem],
+    asked: Sequence[Asked],
     engine: Engine,
-    reward: Reward,
+    grader: Grader,
     suite: Suite,
     *,
     label: str,
     suite_digest: str,
     seed: int = 0,
 ) -> Iterator[Trial]:
-    """One trial per problem, in order, as soon as its chunk is graded.
+    """One trial for each of `asked`, in order, as soon as its group is graded.
 
-    A trial is a function of its problem, the weights and the suite alone. So a caller that keeps trials may come back
-    with those problems that are missing, and ends with the same set.
+    A trial is a function of its problem, the sample's number, the weights and the suite alone. So a caller that keeps
+    trials may come back with those that are missing, and ends with the same set. Groups are graded in a thread while
+    the engine goes on.
 
-    The reward gets the extracted answer, never the whole completion, and is not called where there is none. Its columns
-    are `answer` (gold), `question`, `kind` and `image`.
+    The rewards get the extracted answer, never the whole completion, and are not called where there is none. Their
+    columns are `answer` (gold), `question`, `kind`, `image` and those of the problem.
 
     Raises:
-        RewardError: the reward broke its contract.
+        RewardError: a reward broke its contract.
         EngineError: the engine cannot serve the requests.
     """
-    for start in range(0, len(problems), CHUNK):
-        chunk = problems[start : start + CHUNK]
-        requests = [
-            Request(problem.id, suite.messages(problem), problem.image, suite.decoding, trial_seed(seed, problem.id))
-            for problem in chunk
-        ]
-        generations = list(engine.generate(requests))
-        extractions = [
-            extract(generation.text, problem.answer) for generation, problem in zip(generations, chunk, strict=True)
-        ]
-        strict = _grade([each.strict for each in extractions], chunk, requests, generations, reward)
-        flexible = _grade([each.flexible for each in extractions], chunk, requests, generations, reward)
-        for row, (problem, request, generation) in enumerate(zip(chunk, requests, generations, strict=True)):
-            outcome, reason = _verdict(generation, extractions[row], *strict[row])
-            yield Trial(
-                label=label,
-                suite=suite.name,
-                suite_digest=suite_digest,
-                problem_id=problem.id,
-                cluster=problem.cluster or problem.id,
-                sample=0,
-                seed=request.seed,
-                prompt_sha=_prompt_sha(request),
-                prompt_tokens=generation.prompt_tokens,
-                completion=generation.text,
-                finish=generation.finish,
-                completion_tokens=len(generation.token_ids),
-                extract=Extract(strict=extractions[row].strict, flexible=extractions[row].flexible),
-                reward=Rewards(strict=strict[row][0], flexible=flexible[row][0]),
-                outcome=outcome,
-                reason=reason,
-                factors={"kind": problem.kind} if problem.kind else {},
-            )
+    requests = [
+        Request(
+            f"{each.problem.id}#{each.sample}" if each.sample else each.problem.id,
+            suite.messages(each.problem),
+            each.problem.image,
+            suite.decoding,
+            trial_seed(seed, each.problem.id, each.sample),
+        )
+        for each in asked
+    ]
+    pending: deque[Future[list[Trial]]] = deque()
+    with ThreadPoolExecutor(1, "grading") as pool:
+        group: list[Generation] = []
+        done, before = 0, time.perf_counter()
+        for generation in engine.generate(requests):
+            group.append(generation)
+            if len(group) == GROUP or done + len(group) == len(requests):
+                part = slice(done, done + len(group))
+                now = time.perf_counter()
+                each = (now - before) / len(group)
+                work = functools.partial(_grade_group, suite, grader, label, suite_digest, each)
+                pending.append(pool.submit(work, asked[part], requests[part], group))
+                done, before, group = done + len(group), now, []
+            while pending and pending[0].done():
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
 
 
 def trial_seed(seed: int, problem_id: str, sample: int = 0) -> int:
@@ -82,48 +88,53 @@ def trial_seed(seed: int, problem_id: str, sample: int = 0) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{problem_id}/{sample}".encode()).digest()[:4], "big") >> 1
 
 
-def _grade(
-    answers: Sequence[str | None],
-    problems: Sequence[Problem],
+def _grade_group(
+    suite: Suite,
+    grader: Grader,
+    label: str,
+    suite_digest: str,
+    seconds: float,
+    asked: Sequence[Asked],
     requests: Sequence[Request],
     generations: Sequence[Generation],
-    reward: Reward,
-) -> list[tuple[float | None, str | None]]:
-    """The reward of each extracted answer, and the note on it; (None, None) where there was none to grade."""
-    rows = [
-        row
-        for row, (answer, generation) in enumerate(zip(answers, generations, strict=True))
-        if answer is not None and generation.finish == "stop"
-    ]
-    given = [problems[row] for row in rows]
-    scores = score(
-        reward,
-        [requests[row].messages for row in rows],
-        [answers[row] for row in rows],
-        answer=[problem.answer for problem in given],
-        question=[problem.question for problem in given],
-        kind=[problem.kind for problem in given],
-        image=[problem.image for problem in given],
-        **{name: [problem.columns.get(name) for problem in given] for name in column_names(problems)},
+) -> list[Trial]:
+    problems = [each.problem for each in asked]
+    verdicts = grade(
+        suite,
+        grader,
+        problems,
+        [request.messages for request in requests],
+        [generation.text for generation in generations],
+        [generation.finish for generation in generations],
     )
-    graded: list[tuple[float | None, str | None]] = [(None, None)] * len(answers)
-    for place, row in enumerate(rows):
-        graded[row] = scores.values[place], scores.notes.get(place)
-    return graded
-
-
-def _verdict(
-    generation: Generation, extraction: Extraction, reward: float | None, note: str | None
-) -> tuple[Outcome, str | None]:
-    if generation.finish == "error":
-        return "ungraded", f"error: {generation.error}"
-    if generation.finish == "length" or extraction.unfinished:
-        return "truncated", None
-    if extraction.strict is None or note == "unparsed":
-        return "unparsed", None
-    if reward is None:
-        return "ungraded", f"the reward gave no score: {note}" if note else "the reward gave no score"
-    return ("correct" if reward >= 1 else "wrong"), None
+    return [
+        Trial(
+            label=label,
+            suite=suite.name,
+            suite_digest=suite_digest,
+            problem_id=each.problem.id,
+            cluster=each.problem.cluster or each.problem.id,
+            sample=each.sample,
+            seed=request.seed,
+            prompt_sha=_prompt_sha(request),
+            prompt=tuple(dict(turn) for turn in request.messages),
+            image=each.problem.image,
+            gold=each.problem.answer,
+            prompt_tokens=generation.prompt_tokens,
+            completion=generation.text,
+            finish=generation.finish,
+            completion_tokens=len(generation.token_ids),
+            extract=verdict.extract,
+            reward=verdict.reward,
+            outcome=verdict.outcome,
+            reason=f"error: {generation.error}" if generation.finish == "error" else verdict.reason,
+            scores=verdict.scores,
+            checks=verdict.checks,
+            factors={"kind": each.problem.kind} if each.problem.kind else {},
+            seconds=seconds,
+        )
+        for each, request, generation, verdict in zip(asked, requests, generations, verdicts, strict=True)
+    ]
 
 
 def _prompt_sha(request: Request) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from engines.base import Decoding, Message, turns
 from eval import extract
+from eval.extract import Forms
 from rewards import registry
 from tasks.problem import Problem
 
@@ -23,14 +24,19 @@ class Suite:
     """What two scores must have in common to be compared.
 
     `data` and `engine` describe where the problems come from and what generates, in JSON values; the suite does not
-    look into them. `system` is the system prompt (None: none is sent) and `suffix` is put after each question.
+    look into them. `system` is the system prompt (None: none is sent); `prefix` and `suffix` are put around each
+    question. `also` are further rewards that are shown and decide nothing. `version` is that of a suite file.
     """
 
     name: str
     reward: str
     decoding: Decoding = field(default_factory=Decoding)
     system: str | None = None
+    prefix: str = ""
     suffix: str = ""
+    forms: Forms = field(default_factory=Forms)
+    also: tuple[str, ...] = ()
+    version: int | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
 
@@ -38,17 +44,19 @@ class Suite:
         """All that determines a score but the checkpoint, as JSON values. Two scores compare iff these are equal."""
         return {
             "name": self.name,
+            "version": self.version,
             "data": {**self.data, "problems": len(problems), "sha": problems_sha(problems)},
-            "prompt": {"system": self.system, "suffix": self.suffix},
+            "prompt": {"system": self.system, "prefix": self.prefix, "suffix": self.suffix},
             "decoding": asdict(self.decoding),
-            "extraction": extract.VERSION,
+            "extraction": {**asdict(self.forms), "version": extract.VERSION},
             "reward": {"name": self.reward, "version": registry.entry(self.reward).version},
+            "also": {name: registry.entry(name).version for name in self.also},
             "engine": dict(self.engine),
         }
 
     def messages(self, problem: Problem) -> list[Message]:
         """The turns that put a problem to the model."""
-        return turns(problem.question + self.suffix, self.system)
+        return turns(f"{self.prefix}{problem.question}{self.suffix}", self.system)
 
 
 def digest(settings: Mapping[str, Any]) -> str:

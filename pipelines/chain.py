@@ -59,7 +59,9 @@ def expand(recipe: Recipe) -> list[Link]:
     for arm, overrides in recipe.arms.items():
         links += _arm(recipe, round_stages, shared, arm, overrides)
     for stage in closing:
-        links.append(Link(str(stage.name), stage, {link.name: link.name for link in links}))
+        # One evaluation does not read another: a suite more is no reason to ask the others again.
+        read = [link.name for link in links if stage.combines_seeds or not link.settings.gathers]
+        links.append(Link(str(stage.name), stage, {name: name for name in read}))
     return links
 
 

@@ -6,6 +6,7 @@ import errno
 
 from engines.base import EngineError
 from eval.suite import CompareError
+from eval.suite_file import SuiteError
 from eval.trial import TrialError
 from rewards.contract import RewardError
 from tasks.problem import TaskError
@@ -23,7 +24,7 @@ class Interrupted(Exception):
     """Someone asked the run to stop, and the stage has reached a point that it can resume from."""
 
 
-_OURS = (RecipeError, RunError, TaskError, EngineError, RewardError, CompareError, TrialError)
+_OURS = (RecipeError, RunError, TaskError, EngineError, RewardError, CompareError, SuiteError, TrialError)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 

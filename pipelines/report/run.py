@@ -123,7 +123,8 @@ def _in_order(found: Mapping[str, StageView]) -> list[StageView]:
     An evaluation looks at all stages before it, so its manifest lists the chain; without one, the time decides.
     """
     by_time = sorted(found.values(), key=lambda stage: stage.manifest.started)
-    last = next((stage for stage in reversed(by_time) if stage.kind == "evaluate"), None)
-    if last is None:
+    evaluations = [stage for stage in by_time if stage.kind == "evaluate"]
+    if not evaluations:
         return by_time
-    return [found[name] for name in (*last.manifest.inputs, last.name) if name in found]
+    chain = [found[name] for name in evaluations[-1].manifest.inputs if name in found]
+    return [*chain, *evaluations]

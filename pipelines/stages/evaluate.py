@@ -2,144 +2,274 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from engines.base import Decoding
 from engines.settings import INERT, EndpointSettings
-from pipelines.checkpoints import Checkpoint, checkpoints, pairs_to_compare
+from pipelines.checkpoints import Checkpoint, checkpoints
 from pipelines.errors import RunError
+from pipelines.evaluation import RESULT_FILE, TRIALS_FILE, find_stored, numbers, result_of
 from pipelines.files import whole, write_json
-from pipelines.machine import code_revision, device, package_versions
 from pipelines.rewarded import check_reward
+from pipelines.sections import DataSettings, fingerprint
 from pipelines.source import nearest
 from pipelines.stage import DataStageSettings, Number, StageResult, over_default
 
 if TYPE_CHECKING:
     from eval.compare import Evaluated
     from eval.suite import Suite
-    from eval.summary import Summary
     from eval.trial import Trial
     from pipelines.context import StageContext
     from pipelines.recipe import Recipe
-    from tasks.problem import Problem
+    from tasks.problem import Problem, Rows
 
-TRIALS_FILE = "trials.jsonl"
-RESULT_FILE = "eval.json"
+OF_THE_SUITE = ("data", "reward", "decoding", "system", "suffix")
+"""What a named suite brings itself."""
 
 
 class EvaluateStage(DataStageSettings):
     """Accuracy of each checkpoint with its interval, by kind of question, and paired differences between them."""
 
     kind: Literal["evaluate"] = "evaluate"
+    suite: str | None = Field(
+        None, description="a suite by name, rg:NAME, or path/to/file.yaml; it has data, prompt, reward and decoding"
+    )
     data: str = Field("test", description="the data section whose problems are asked")
     reward: str = Field("exact_match", description="a registered reward; 1 or more is right")
     decoding: Decoding = Field(Decoding(), description="greedy unless a temperature is given")
     system: str | None = Field(None, description="system prompt; none is sent unless given")
     suffix: str = Field("", description="put after each question, such as an answer-format request")
+    overrides: dict[str, Any] = Field(
+        {},
+        description="dotted keys of the suite set otherwise, which makes it another suite: decoding.temperature: 0.7",
+    )
+    k: list[int] = Field([1], min_length=1, description="the k of pass@k, pass^k and maj@k")
+    n: int | None = Field(None, ge=1, description="answers to each problem; the largest k unless given")
     limit: int | None = Field(None, ge=1, description="ask only the first so many problems; marks the result partial")
     chunk: int = Field(
-        512, ge=1, description="problems per shard: what is done again at most after a kill", json_schema_extra=INERT
+        512, ge=1, description="answers per shard: what is done again at most after a kill", json_schema_extra=INERT
     )
     control: str = Field(
         "random", description="the arm that other arms of the same round are compared with, if it is there"
     )
+    checkpoints: dict[str, str] = Field(
+        {}, description="further checkpoints, a label and a path each; the last is compared with the first"
+    )
+    against: str | None = Field(
+        None, description="directory of a run whose result on the same suite the last checkpoint is compared with"
+    )
+    allow: list[str] = Field([], description="settings in which that run may differ, such as engine")
 
     @field_validator("decoding", mode="before")
     @classmethod
     def _over_default(cls, value: Any) -> Any:
         return over_default(cls, "decoding", value)
 
+    @field_validator("k")
+    @classmethod
+    def _positive(cls, k: list[int]) -> list[int]:
+        if any(each < 1 for each in k):
+            raise ValueError("k counts answers, so it is at least 1")
+        return sorted(set(k))
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> EvaluateStage:
+        if self.suite is None and self.overrides:
+            raise ValueError("`overrides` are of a suite, and none is named")
+        fields = type(self).model_fields
+        given = [name for name in OF_THE_SUITE if getattr(self, name) != fields[name].default]
+        if self.suite is not None and given:
+            raise ValueError(f"{', '.join(given)}: the suite has its own; change it there, or by `overrides`")
+        return self
+
     gathers: ClassVar[bool] = True
     uses: ClassVar[tuple[str, ...]] = ("engine", "model")
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        return self.uses if self.suite is not None else super().sections
+
+    @property
+    def samples(self) -> int:
+        """Answers to each problem."""
+        return self.n or max(self.k)
 
     def versions(self) -> Mapping[str, Number]:
         from eval import extract
         from rewards.registry import entry
 
-        return {"reward": entry(self.reward).version, "extraction": extract.VERSION}
+        found: dict[str, Number] = {"extraction": extract.VERSION}
+        if self.suite is not None:
+            _, file = self._file()
+            found |= {"suite": file.digest, "reward": entry(file.reward).version}
+            files = DataSettings.model_validate(file.data).files()
+            found |= {f"suite data {key}": value for key, value in files.items()}
+        else:
+            found["reward"] = entry(self.reward).version
+        places = {label: Path(path) for label, path in self.checkpoints.items() if Path(path).exists()}
+        found |= {f"checkpoint {label}": fingerprint(path) for label, path in places.items()}
+        if self.against is not None:
+            found["against"] = str(find_stored(Path(self.against), self._name()).result["suite"]["digest"])
+        return found
 
     def check(self, recipe: Recipe) -> Iterator[str]:
-        yield from check_reward(recipe, self.data, self.reward, f"{self.name}.reward")
+        if self.suite is None:
+            yield from check_reward(recipe, self.data, self.reward, f"{self.name}.reward")
+        else:
+            yield from self._check_suite()
+        if self.samples > 1 and self._decoding().temperature == 0:
+            yield f"{self.name}.n: {self.samples} greedy answers are one answer; give a temperature, or n: 1"
         # The default is for recipes that have such an arm; another name is meant.
         if self.control != type(self).model_fields["control"].default and self.control not in recipe.arms:
             yield f"{self.name}.control: no arm is called `{self.control}`{nearest(self.control, recipe.arms)}"
+        yield from self._check_checkpoints()
 
     def run(self, context: StageContext) -> StageResult:
-        from eval.compare import Evaluated
-        from eval.suite import Suite
-        from eval.trial import dump
+        from eval.grading import Grader, refused_golds
 
-        found = checkpoints(context)
-        if not found:
-            raise RunError("evaluate: no stage before it made a checkpoint; add `tune` or `update` to the recipe")
-        rows = context.rows(self.data)
+        found = self._checkpoints(context)
+        rows = self._rows(context)
         problems = rows.problems[: self.limit]
+        suite = self._suite(context, len(rows.problems))
         if not problems:
-            raise RunError(f"evaluate: data.{self.data} has no problems with answers")
+            where = suite.name if self.suite else f"data.{self.data}"
+            raise RunError(f"evaluate: {where} has no problems with answers")
+        grader = Grader.of(suite)
+        refused = refused_golds(problems, grader.reward)
+        if refused:
+            raise RunError(
+                f"{len(refused)} of {len(problems)} gold answers are not accepted by their own reward {suite.reward}, "
+                f"such as that of problem {refused[0][0]} ({refused[0][1]}); mend the data or name another reward"
+            )
+        results = []
+        with context.progress(len(problems) * self.samples * len(found), "answering") as bar:
+            for checkpoint in found:
+                trials = self._trials(context, checkpoint, suite, problems, bar.advance)
+                target = context.directory / checkpoint.name
+                target.mkdir(exist_ok=True)
+                _write_trials(target / TRIALS_FILE, trials)
+                results.append(_evaluated(checkpoint.name, suite, problems, trials))
+        report = result_of(
+            suite, problems, results, found, self._others(suite.name), ks=self.k, control=self.control,
+            allow=self.allow, seed=context.seed, engine=context.recipe.engine.model_dump(mode="json"),
+        )  # fmt: skip
+        write_json(context.directory / RESULT_FILE, report)
+        return StageResult(
+            rows_in=len(problems) + sum(rows.left_out.values()),
+            rows_out=len(problems),
+            dropped=rows.left_out,
+            numbers=numbers(report),
+            warnings=[f"{each['label']}: {text}" for each in report["checkpoints"] for text in each["warnings"]],
+        )
+
+    def _file(self) -> Any:
+        """The suite's name and content."""
+        from eval.registry import find, label, with_overrides
+
+        assert self.suite is not None
+        file = find(self.suite)
+        return with_overrides(label(self.suite), file, self.overrides)
+
+    def _name(self) -> str | None:
+        return None if self.suite is None else str(self._file()[0])
+
+    def _decoding(self) -> Decoding:
+        return self.decoding if self.suite is None else self._file()[1].decoding
+
+    def _check_suite(self) -> Iterator[str]:
+        from eval.suite_file import SuiteError
+        from rewards.contract import RewardError
+        from rewards.registry import entry
+        from tasks.problem import TaskError
+
+        where = f"{self.name}.suite"
+        try:
+            _, file = self._file()
+            for reward in (file.reward, *file.also):
+                entry(reward)
+            file.look()
+        except (SuiteError, RewardError, TaskError) as error:
+            yield f"{where}: {error}"
+
+    def _check_checkpoints(self) -> Iterator[str]:
+        from engines.base import EngineError
+        from engines.checkpoint import check_checkpoint
+
+        for label, path in self.checkpoints.items():
+            try:
+                check_checkpoint(path)
+            except EngineError as error:
+                yield f"{self.name}.checkpoints.{label}: {error}"
+
+    def _checkpoints(self, context: StageContext) -> list[Checkpoint]:
+        found = checkpoints(context)
+        for label, path in self.checkpoints.items():
+            found.append(Checkpoint(label, path, fingerprint(Path(path)) if Path(path).exists() else path))
+        if not found:
+            raise RunError(
+                "evaluate: no stage before it made a checkpoint; add `tune` or `update` to the recipe, or name one "
+                "in evaluate.checkpoints"
+            )
         engine = context.recipe.engine
         if isinstance(engine, EndpointSettings) and engine.model and len(found) > 1:
             names = ", ".join(each.name for each in found)
             raise RunError(
                 f"engine.model: {engine.model} would answer for all of {names}; leave it out and serve them all"
             )
+        return found
+
+    def _rows(self, context: StageContext) -> Rows:
+        if self.suite is None:
+            return context.rows(self.data)
+        rows: Rows = self._file()[1].rows()
+        return rows
+
+    def _suite(self, context: StageContext, original: int) -> Suite:
+        from eval.suite import Suite
+
+        engine = context.recipe.engine
         number = getattr(engine, "iterations", None)
         iterations = {} if number is None else {"iterations": number}  # absent, not None: other results stay comparable
-        suite = Suite(
-            name=f"{context.recipe.data[self.data].task}:{self.data}",
+        about = {"kind": engine.kind, "dtype": getattr(engine, "dtype", None), **iterations}
+        if self.suite is not None:
+            name, file = self._file()
+            suite: Suite = file.suite(name, about, original)
+            return suite
+        data = context.recipe.data[self.data]
+        return Suite(
+            name=f"{data.task}:{self.data}",
             reward=self.reward,
             decoding=self.decoding,
             system=self.system,
             suffix=self.suffix,
-            data={**context.recipe.data[self.data].model_dump(mode="json"), "original": len(rows.problems)},
-            engine={"kind": engine.kind, "dtype": getattr(engine, "dtype", None), **iterations},
-        )
-        settings = suite.settings(problems)
-        results = []
-        with context.progress(len(problems) * len(found), "answering") as bar:
-            for checkpoint in found:
-                trials = list(self._trials(context, checkpoint, suite, settings, problems, bar.advance))
-                target = context.directory / checkpoint.name
-                target.mkdir(exist_ok=True)
-                with whole(target / TRIALS_FILE) as path:
-                    path.write_text("".join(dump(trial) + "\n" for trial in trials), encoding="utf-8")
-                results.append(Evaluated(checkpoint.name, settings, trials))
-        report = self._report(context, suite, settings, problems, results, found)
-        write_json(context.directory / RESULT_FILE, report)
-        return StageResult(
-            rows_in=len(problems) + sum(rows.left_out.values()),
-            rows_out=len(problems),
-            dropped=rows.left_out,
-            numbers=_numbers(report),
-            warnings=[f"{each['label']}: {text}" for each in report["checkpoints"] for text in each["warnings"]],
+            data={**data.model_dump(mode="json"), "original": original},
+            engine=about,
         )
 
     def _trials(
-        self,
-        context: StageContext,
-        checkpoint: Checkpoint,
-        suite: Suite,
-        settings: dict[str, Any],
-        problems: Sequence[Problem],
-        advance: Any,
-    ) -> Iterator[Trial]:
-        from eval.evaluate import evaluate
+        self, context: StageContext, checkpoint: Checkpoint, suite: Suite, problems: Sequence[Problem], advance: Any
+    ) -> list[Trial]:
+        """`samples` trials of each problem, in order. Those that an earlier call with another `n` made are kept."""
+        from eval.evaluate import Asked, evaluate
+        from eval.grading import Grader
         from eval.suite import digest
         from eval.trial import Trial
-        from rewards.registry import load
 
-        reward = load(self.reward)
+        grader = Grader.of(suite)
+        settings = suite.settings(problems)
         name = digest(settings)
 
-        def work(chunk: Sequence[Problem]) -> Iterable[dict[str, Any]]:
+        def work(chunk: Sequence[Asked]) -> Iterable[dict[str, Any]]:
             engine = context.engine(checkpoint.path)
             for trial in evaluate(
-                chunk, engine, reward, suite, label=checkpoint.name, suite_digest=name, seed=context.seed
+                chunk, engine, grader, suite, label=checkpoint.name, suite_digest=name, seed=context.seed
             ):
-                yield trial.model_dump(mode="json")
+                yield trial.model_dump(mode="json") | {"seconds": trial.seconds}
 
         key = {
             "suite": settings,
@@ -147,86 +277,52 @@ class EvaluateStage(DataStageSettings):
             "checkpoint": checkpoint.fingerprint,
             "seed": context.seed,
         }
-        shards = context.shards(f"shards/{checkpoint.name}", key)
-        shards.run(problems, self.chunk, work, advance)
-        for row in shards.rows():
-            yield Trial.model_validate(row)
+        place = f"shards/{checkpoint.name}"
+        trials = []
+        for first, end in _parts(context, place, key, self.samples):
+            shards = context.shards(f"{place}/{first}-{end}", key)
+            # All answers to one problem follow each other, so that an engine can share the work on their prompt.
+            asked = [Asked(problem, sample) for problem in problems for sample in range(first, end)]
+            shards.run(asked, self.chunk, work, advance)
+            trials += [Trial.model_validate(row) for row in shards.rows()]
+        place_of = {problem.id: number for number, problem in enumerate(problems)}
+        wanted = [trial for trial in trials if trial.sample < self.samples]
+        return sorted(wanted, key=lambda trial: (place_of[trial.problem_id], trial.sample))
 
-    def _report(
-        self,
-        context: StageContext,
-        suite: Suite,
-        settings: dict[str, Any],
-        problems: Sequence[Problem],
-        results: Sequence[Evaluated],
-        found: Sequence[Checkpoint],
-    ) -> dict[str, Any]:
-        from eval.compare import adjust, compare, verdict
-        from eval.suite import digest
-        from eval.summary import constant_baseline, summarise
+    def _others(self, suite: str) -> list[Evaluated]:
+        """The last checkpoint of the run that `against` names, under that run's name."""
+        from dataclasses import replace
 
-        by_name = {result.label: result for result in results}
-        pairs = pairs_to_compare(found, self.control)
-        compared = adjust([compare(by_name[a], by_name[b]) for a, b in pairs])
-        original = settings["data"]["original"]
-        revision, uncommitted = code_revision()
-        return {
-            "suite": settings | {"digest": digest(settings)},
-            "partial": len(problems) < original,
-            "problems": {"used": len(problems), "original": original},
-            "baseline": asdict(constant_baseline(problems)),
-            "checkpoints": [
-                _summary(summarise(result.trials), checkpoint)
-                for result, checkpoint in zip(results, found, strict=True)
-            ],
-            "comparisons": [
-                {"roles": roles, **asdict(each), "verdict": verdict(each, seeds=1)}
-                for each, roles in zip(compared, pairs.values(), strict=True)
-            ],
-            "provenance": {
-                "quote": quote(settings, self.limit is not None and len(problems) < original),
-                "first_prompt": [dict(turn) for turn in suite.messages(problems[0])],
-                "engine": context.recipe.engine.model_dump(mode="json"),
-                "seed": context.seed,
-                "device": device(),
-                "packages": package_versions(),
-                "revision": revision,
-                "uncommitted_changes": uncommitted,
-                "checkpoints": {each.name: each.fingerprint for each in found},
-            },
-        }
+        if self.against is None:
+            return []
+        run = Path(self.against)
+        last = find_stored(run, suite).evaluated()[-1]
+        return [replace(last, label=f"{run.name}/{last.label}")]
 
 
-def quote(settings: dict[str, Any], partial: bool) -> str:
-    """One line that says how a number was made."""
-    data, decoding, engine = settings["data"], settings["decoding"], settings["engine"]
-    temperature = decoding["temperature"]
-    parts = [
-        settings["name"],
-        f"{data['problems']}/{data['original']}" + (" partial" if partial else ""),
-        "greedy" if temperature == 0 else f"T={temperature}",
-        f"at most {decoding['max_new_tokens']} tokens",
-        f"{settings['reward']['name']} v{settings['reward']['version']}, strict extraction v{settings['extraction']}",
-        "n=1",
-        " ".join(
-            f"{value} iterations" if name == "iterations" else str(value)
-            for name, value in engine.items()
-            if value is not None
-        ),
-    ]
-    return " · ".join(parts)
+def _parts(context: StageContext, place: str, key: Mapping[str, Any], samples: int) -> list[tuple[int, int]]:
+    """Ranges of sample numbers that make up 0…samples, those that are done already first."""
+    from pipelines.shards import Shards
+
+    folder = context.directory / place
+    names = [re.fullmatch(r"(\d+)-(\d+)", path.name) for path in (folder.iterdir() if folder.is_dir() else ())]
+    there = sorted((int(name[1]), int(name[2])) for name in names if name)
+    parts, done = [], 0
+    for first, end in there:
+        if first == done < samples and Shards(folder / f"{first}-{end}", key).complete:
+            parts.append((first, end))
+            done = end
+    return [*parts, (done, samples)] if done < samples else parts
 
 
-def _summary(summary: Summary, checkpoint: Checkpoint) -> dict[str, Any]:
-    return {"arm": checkpoint.arm, **asdict(summary), "file": f"{checkpoint.name}/{TRIALS_FILE}"}
+def _write_trials(place: Path, trials: Sequence[Trial]) -> None:
+    from eval.trial import dump
+
+    with whole(place) as path:
+        path.write_text("".join(dump(trial) + "\n" for trial in trials), encoding="utf-8")
 
 
-def _numbers(report: dict[str, Any]) -> dict[str, Number]:
-    numbers: dict[str, Number] = {
-        f"accuracy {each['label']}": each["accuracy"]["value"] for each in report["checkpoints"]
-    }
-    for each in report["comparisons"]:
-        numbers[f"{each['a']} minus {each['b']}"] = each["difference"]["estimate"]["value"]
-    if report["partial"]:
-        numbers["partial"] = f"{report['problems']['used']} of {report['problems']['original']} problems"
-    return numbers
+def _evaluated(label: str, suite: Suite, problems: Sequence[Problem], trials: Sequence[Trial]) -> Evaluated:
+    from eval.compare import Evaluated
+
+    return Evaluated(label, suite.settings(problems), trials)

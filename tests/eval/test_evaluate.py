@@ -7,10 +7,11 @@ import pytest
 
 from engines.base import Decoding, Generation, Request, Score, ScoreRequest
 from eval.compare import Evaluated, across_seeds, adjust, compare, verdict
-from eval.evaluate import evaluate
+from eval.evaluate import Asked, evaluate
+from eval.grading import Grader
 from eval.suite import CompareError, Suite, digest
 from eval.summary import constant_baseline, summarise
-from eval.trial import Trial
+from eval.trial import Trial, dump
 from rewards.builtin import exact_match
 from rewards.puzzles import countdown
 from tasks.problem import Problem
@@ -43,10 +44,21 @@ YES = [Problem(f"y{i}", f"is it {i}?", "yes", None, f"image{i}", "") for i in ra
 SUITE = Suite("test", "exact_match", Decoding(max_new_tokens=4), system="Be brief.", suffix=" One word.")
 
 
+EXACT = Grader(exact_match, {})
+
+
 def run(problems: Sequence[Problem], answers: Mapping[str, Any], label: str = "tune") -> list[Trial]:
     settings = SUITE.settings(problems)
     return list(
-        evaluate(problems, Parrot(answers), exact_match, SUITE, label=label, suite_digest=digest(settings), seed=3)
+        evaluate(
+            list(map(Asked, problems)),
+            Parrot(answers),
+            EXACT,
+            SUITE,
+            label=label,
+            suite_digest=digest(settings),
+            seed=3,
+        )
     )
 
 
@@ -77,7 +89,7 @@ def test_every_outcome() -> None:
 
 def test_the_model_is_asked_what_the_suite_says() -> None:
     parrot = Parrot({"p0": "red"})
-    list(evaluate(PROBLEMS[:1], parrot, exact_match, SUITE, label="a", suite_digest="d"))
+    list(evaluate([Asked(PROBLEMS[0])], parrot, EXACT, SUITE, label="a", suite_digest="d"))
     (request,) = parrot.asked
     assert [dict(turn) for turn in request.messages] == [
         {"role": "system", "content": "Be brief."},
@@ -94,16 +106,16 @@ def test_resuming_gives_the_trials_of_an_undisturbed_run() -> None:
         trial
         for start in (0, 7, 30)
         for trial in evaluate(
-            PROBLEMS[start : {0: 7, 7: 30, 30: 40}[start]],
+            list(map(Asked, PROBLEMS[start : {0: 7, 7: 30, 30: 40}[start]])),
             Parrot(answers),
-            exact_match,
+            EXACT,
             SUITE,
             label="tune",
             suite_digest=settings,
             seed=3,
         )
     ]
-    assert again == whole
+    assert [*map(dump, again)] == [*map(dump, whole)]
 
 
 def test_the_reward_sees_only_what_was_extracted() -> None:
@@ -115,7 +127,9 @@ def test_the_reward_sees_only_what_was_extracted() -> None:
         return [None] * len(completions)
 
     answers = {"y0": "Yes, it is", "y1": "perhaps", "y2": ("yes", "length")}
-    trials = list(evaluate(YES[:3], Parrot(answers), spy, SUITE, label="a", suite_digest="d"))
+    trials = list(
+        evaluate(list(map(Asked, YES[:3])), Parrot(answers), Grader(spy, {}), SUITE, label="a", suite_digest="d")
+    )
     assert set(seen) == {"yes"}
     assert [trial.outcome for trial in trials] == ["ungraded", "unparsed", "truncated"]
 
@@ -124,7 +138,11 @@ def test_a_reward_with_columns_meets_a_chunk_without_any_answer() -> None:
     problems = [Problem("a", "make 3", "1+2", columns={"numbers": [1, 2], "target": 3})]
     suite = Suite("test", "countdown", Decoding(max_new_tokens=4))
     cut, right = (
-        list(evaluate(problems, Parrot({"a": answer}), countdown, suite, label="x", suite_digest="y"))
+        list(
+            evaluate(
+                [Asked(problems[0])], Parrot({"a": answer}), Grader(countdown, {}), suite, label="x", suite_digest="y"
+            )
+        )
         for answer in (("1+", "length"), "2+1")
     )
     assert (cut[0].outcome, right[0].outcome) == ("truncated", "correct")
@@ -189,7 +207,11 @@ def test_what_one_side_could_not_grade_is_left_out_of_both() -> None:
 def test_another_setting_is_refused_by_name_and_can_be_allowed() -> None:
     a = evaluated(PROBLEMS, share(PROBLEMS, 30), "update")
     b = evaluated(PROBLEMS, share(PROBLEMS, 20), "tune")
-    changed = {**b.settings, "prompt": {"system": None, "suffix": " One word."}, "engine": {"kind": "vllm"}}
+    changed = {
+        **b.settings,
+        "prompt": {"system": None, "prefix": "", "suffix": " One word."},
+        "engine": {"kind": "vllm"},
+    }
     other = Evaluated("tune", changed, b.trials)
     with pytest.raises(CompareError, match=r"engine\.kind, prompt\.system differ"):
         compare(a, other)

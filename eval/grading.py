@@ -1,0 +1,153 @@
+"""Grading: from a completion to its verdict. Nothing of a model is needed, so saved trials can be graded again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from eval.extract import Extraction, extract
+from eval.suite import Suite
+from eval.trial import Check, Extract, Outcome, Rewards, Score
+from rewards.contract import Reward, columns_of, score
+from rewards.registry import load
+from tasks.problem import Problem, column_names
+
+ILLEGAL = "invalid"
+"""What a reward notes of an answer that breaks the rules of its puzzle: the phase `valid` failed, before `correct`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grader:
+    """The reward that decides, and those that are only shown, by name."""
+
+    reward: Reward
+    also: Mapping[str, Reward]
+
+    @classmethod
+    def of(cls, suite: Suite) -> Grader:
+        """The rewards that a suite names. Raises `RewardError`."""
+        return cls(load(suite.reward), {name: load(name) for name in suite.also})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What grading adds to a completion: fields of `Trial`."""
+
+    extract: Extract
+    reward: Rewards
+    outcome: Outcome
+    reason: str | None
+    scores: dict[str, Score]
+    checks: tuple[Check, ...]
+
+
+def grade(
+    suite: Suite,
+    grader: Grader,
+    problems: Sequence[Problem],
+    prompts: Sequence[Sequence[Mapping[str, str]]],
+    completions: Sequence[str],
+    finishes: Sequence[str],
+) -> list[Verdict]:
+    """Extracts and grades completions that are there already: nothing of a model is needed."""
+    extractions = [
+        extract(text, problem.answer, suite.forms) for text, problem in zip(completions, problems, strict=True)
+    ]
+    strict_answers = [each.strict if stop == "stop" else None for each, stop in zip(extractions, finishes, strict=True)]
+    strict = _scores(strict_answers, problems, prompts, grader.reward)
+    # Most often both extractions find one text, which is graded once.
+    other = [
+        each.flexible if stop == "stop" and each.flexible != each.strict else None
+        for each, stop in zip(extractions, finishes, strict=True)
+    ]
+    flexible = _scores(other, problems, prompts, grader.reward)
+    further = {name: _scores(strict_answers, problems, prompts, each) for name, each in grader.also.items()}
+    verdicts = []
+    for row, extraction in enumerate(extractions):
+        same = extraction.flexible == extraction.strict
+        outcome, reason = _outcome(finishes[row], extraction, *strict[row])
+        verdicts.append(
+            Verdict(
+                extract=Extract(strict=extraction.strict, flexible=extraction.flexible),
+                reward=Rewards(strict=strict[row][0], flexible=(strict if same else flexible)[row][0]),
+                outcome=outcome,
+                reason=reason,
+                scores={name: Score(value=each[row][0], state=each[row][1]) for name, each in further.items()},
+                checks=_checks(outcome, strict[row][1]),
+            )
+        )
+    return verdicts
+
+
+def refused_golds(problems: Sequence[Problem], reward: Reward) -> list[tuple[str, str]]:
+    """(problem, why) for each gold answer that its own reward scores 0, or cannot score.
+
+    A reward that reads no gold answer (of form, of length) has nothing to accept.
+    """
+    if "answer" not in columns_of(reward):
+        return []
+    found = _scores([problem.answer for problem in problems], problems, [()] * len(problems), reward)
+    return [
+        (problem.id, note or ("no score" if value is None else "score 0"))
+        for problem, (value, note) in zip(problems, found, strict=True)
+        if not value
+    ]
+
+
+def _scores(
+    answers: Sequence[str | None],
+    problems: Sequence[Problem],
+    prompts: Sequence[Sequence[Mapping[str, str]]],
+    reward: Reward,
+) -> list[tuple[float | None, str | None]]:
+    """The reward of each extracted answer, and the note on it; (None, None) where there was none to grade."""
+    rows = [row for row, answer in enumerate(answers) if answer is not None]
+    graded: list[tuple[float | None, str | None]] = [(None, None)] * len(answers)
+    if not rows:
+        return graded
+    scores = score(
+        reward,
+        [prompts[row] for row in rows],
+        [answers[row] for row in rows],
+        **reward_columns([problems[row] for row in rows], column_names(problems)),
+    )
+    for place, row in enumerate(rows):
+        graded[row] = scores.values[place], scores.notes.get(place)
+    return graded
+
+
+def reward_columns(problems: Sequence[Problem], names: Sequence[str]) -> dict[str, list[object]]:
+    """What a reward is called with beside prompts and completions, one value for each problem."""
+    return {
+        "answer": [problem.answer for problem in problems],
+        "question": [problem.question for problem in problems],
+        "kind": [problem.kind for problem in problems],
+        "image": [problem.image for problem in problems],
+        **{name: [problem.columns.get(name) for problem in problems] for name in names},
+    }
+
+
+def _outcome(finish: str, extraction: Extraction, reward: float | None, note: str | None) -> tuple[Outcome, str | None]:
+    if finish == "error":
+        return "ungraded", "error"
+    if finish == "length" or extraction.unfinished:
+        return "truncated", None
+    if extraction.strict is None or note == "unparsed":
+        return "unparsed", None
+    if reward is None:
+        return "ungraded", f"the reward gave no score: {note}" if note else "the reward gave no score"
+    return ("correct" if reward >= 1 else "wrong"), None
+
+
+def _checks(outcome: Outcome, note: str | None) -> tuple[Check, ...]:
+    """The phases that an answer went through. `valid` is known of the right ones, and where a reward notes it."""
+    if outcome == "ungraded":
+        return ()
+    phases: list[tuple[str, bool | None]] = [("finished", outcome != "truncated")]
+    if outcome != "truncated":
+        phases.append(("parsed", outcome != "unparsed"))
+    if outcome in ("correct", "wrong"):
+        phases.append(("valid", True if outcome == "correct" else False if note == ILLEGAL else None))
+        phases.append(("correct", outcome == "correct"))
+    states = {True: "pass", False: "fail", None: "na"}
+    return tuple(Check.model_validate({"name": name, "phase": name, "verdict": states[ok]}) for name, ok in phases)

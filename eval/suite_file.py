@@ -1,0 +1,151 @@
+"""A suite as people write it: a short YAML file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from engines.base import Decoding
+from engines.spelling import did_you_mean
+from eval.extract import Forms, check_forms
+from eval.suite import Suite
+from tasks.problem import Rows, TaskError
+from tasks.registry import check, check_options, load
+
+
+class SuiteError(ValueError):
+    """A suite that there is not, or that cannot be used as written. The message is one line for each thing wrong."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Prompt(_Section):
+    """What is put around a question."""
+
+    system: str | None = Field(None, description="system prompt; none is sent unless given")
+    before: str = Field("", description="put before each question")
+    after: str = Field("", description="put after each question, such as an answer-format request")
+
+
+class Published(_Section):
+    """What others measured on these problems: a figure to hold one's own against, with where it stands."""
+
+    model: str
+    value: float = Field(description="a share, 0 to 1")
+    metric: str = "accuracy"
+    source: str
+
+
+class SuiteFile(_Section):
+    """The content of a suite file. `data` has the keys of a recipe's data section."""
+
+    version: int = Field(ge=1, description="raise it when the same checkpoint may get another number")
+    summary: str
+    data: dict[str, Any]
+    problems: int | None = Field(None, ge=1, description="how many the data must hold; refused when they hold others")
+    prompt: Prompt = Prompt()
+    answer: Forms = Field(Forms(), description="the form of the answer, for strict and for flexible extraction")
+    reward: str = Field("exact_match", description="1 or more is right")
+    also: tuple[str, ...] = Field((), description="further rewards, which are shown and decide nothing")
+    decoding: Decoding = Decoding()
+    published: Published | None = None
+
+    @field_validator("data")
+    @classmethod
+    def _of_a_task(cls, data: dict[str, Any]) -> dict[str, Any]:
+        if "task" not in data:
+            raise ValueError("needs a `task`")
+        check_options(data["task"], [key for key in data if key not in ("task", "split", "skip", "take")])
+        return data
+
+    @field_validator("answer")
+    @classmethod
+    def _known_forms(cls, forms: Forms) -> Forms:
+        check_forms(forms)
+        return forms
+
+    def rows(self) -> Rows:
+        """The problems. Raises `TaskError`, also where the data hold another number than the suite says."""
+        rows = load(**self.data)
+        if self.problems is not None and len(rows.problems) != self.problems:
+            lost = "".join(f", {number} left out: {reason}" for reason, number in rows.dropped)
+            raise TaskError(
+                f"{self.data['task']}: the suite is made of {self.problems} problems and the data hold "
+                f"{len(rows.problems)}{lost}; another revision or a part of them is another suite"
+            )
+        return rows
+
+    def look(self) -> str | None:
+        """Looks at the data without loading rows; a line on what could not be looked at. Raises `TaskError`."""
+        return check(**self.data)
+
+    def suite(self, name: str, engine: Mapping[str, Any], problems: int) -> Suite:
+        """The suite as it is run. `problems`: how many there are, of which a limited run takes fewer."""
+        return Suite(
+            name=name,
+            reward=self.reward,
+            decoding=self.decoding,
+            system=self.prompt.system,
+            prefix=self.prompt.before,
+            suffix=self.prompt.after,
+            forms=self.answer,
+            also=self.also,
+            version=self.version,
+            data={**self.data, "original": problems},
+            engine=engine,
+        )
+
+    @property
+    def digest(self) -> str:
+        """Of all that can change a number: 12 hexadecimal digits."""
+        values = self.model_dump(mode="json", exclude={"summary", "published"})
+        values["decoding"], values["answer"] = asdict(self.decoding), asdict(self.answer)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_suite(path: Path) -> SuiteFile:
+    """Reads a suite file. Raises `SuiteError`: the file, and a line for each thing that is wrong."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SuiteError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise SuiteError(f"{path}: holds no mapping; a suite has `version`, `summary`, `data` and more")
+    return parse(data, str(path))
+
+
+def parse(data: Mapping[str, Any], where: str) -> SuiteFile:
+    """The suite of a mapping. Raises `SuiteError`, whose lines begin with `where`."""
+    try:
+        return SuiteFile.model_validate(data)
+    except ValidationError as error:
+        raise SuiteError(
+            "\n".join(f"{where}: {_line(dict(each))}" for each in error.errors(include_url=False))
+        ) from None
+
+
+def _line(error: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        model: Any = SuiteFile
+        for part in error["loc"][:-1]:
+            model = model.model_fields[str(part)].annotation
+        known = list(getattr(model, "model_fields", None) or model.__dataclass_fields__)
+        hint = did_you_mean(str(error["loc"][-1]), known, f"; there are: {', '.join(known)}")
+        return f"{place}: unknown key{hint}"
+    if error["type"] == "missing":
+        return f"{place}: is missing"
+    if error["type"] == "value_error":
+        return f"{place}: {error['ctx']['error']}"
+    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"

@@ -1,0 +1,193 @@
+"""The result of an evaluation, `eval.json`: how it is put together, and how it is read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.checkpoints import Checkpoint, pairs_to_compare
+from pipelines.errors import RunError
+from pipelines.machine import code_revision, device, package_versions
+from pipelines.manifest import MANIFEST_FILE, Manifest
+from pipelines.stage import Number
+
+if TYPE_CHECKING:
+    from eval.compare import Comparison, Evaluated
+    from eval.suite import Suite
+    from eval.summary import Summary
+    from tasks.problem import Problem
+
+TRIALS_FILE = "trials.jsonl"
+RESULT_FILE = "eval.json"
+KINDS = ("evaluate", "rescore")
+"""Stages that write a result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A finished evaluation: the stage's name, its directory, and `eval.json`."""
+
+    name: str
+    directory: Path
+    result: Mapping[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The suite's settings, by which results are compared."""
+        return {key: value for key, value in self.result["suite"].items() if key != "digest"}
+
+    def evaluated(self) -> list[Evaluated]:
+        """Each checkpoint with its trials. Raises `TrialError` where a file of them cannot be read."""
+        from eval.compare import Evaluated
+        from eval.trial import read
+
+        return [
+            Evaluated(each["label"], self.settings, list(read(self.directory / each["file"])))
+            for each in self.result["checkpoints"]
+        ]
+
+
+def stored(run: Path) -> list[Stored]:
+    """The finished evaluations of a run's directory, in order of time; of one with `seeds:`, those of all seeds."""
+    found = []
+    for path in [*run.glob(f"*/{MANIFEST_FILE}"), *run.glob(f"seed-*/*/{MANIFEST_FILE}")]:
+        manifest = Manifest.read(path.parent)
+        result = path.parent / RESULT_FILE
+        if manifest is not None and manifest.kind in KINDS and result.is_file():
+            name = str(path.parent.relative_to(run))
+            read = Stored(name, path.parent, json.loads(result.read_text(encoding="utf-8")))
+            found.append((manifest.started, read))
+    return [each for _, each in sorted(found, key=lambda item: item[0])]
+
+
+def find_stored(run: Path, suite: str | None = None) -> Stored:
+    """The run's last evaluation, or its last one of that suite. Raises `RunError` where there is none."""
+    every = stored(run)
+    chosen = [each for each in every if suite is None or each.result["suite"]["name"] == suite]
+    if not chosen:
+        there = ", ".join(dict.fromkeys(each.result["suite"]["name"] for each in every)) or "none"
+        what = "evaluation" if suite is None else f"evaluation on {suite}"
+        raise RunError(f"{run}: has no finished {what}; evaluated there: {there}")
+    return chosen[-1]
+
+
+def result_of(
+    suite: Suite,
+    problems: Sequence[Problem],
+    results: Sequence[Evaluated],
+    found: Sequence[Checkpoint],
+    others: Sequence[Evaluated] = (),
+    *,
+    ks: Sequence[int] = (1,),
+    control: str,
+    allow: Sequence[str] = (),
+    seed: int,
+    engine: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The JSON values of `eval.json`.
+
+    Args:
+        results: what each of `found` answered.
+        others: results of other runs, which the last of `found` is compared with.
+        allow: settings in which `others` may differ; named beside each such comparison.
+
+    Raises:
+        CompareError: they differ in other settings, or in their problems.
+    """
+    from eval.compare import adjust, compare
+    from eval.suite import digest
+    from eval.summary import constant_baseline, summarise
+
+    settings = suite.settings(problems)
+    by_name = {result.label: result for result in results}
+    pairs = pairs_to_compare(found, control)
+    compared = [compare(by_name[a], by_name[b]) for a, b in pairs]
+    compared += [compare(results[-1], other, allow=allow) for other in others]
+    roles = [*pairs.values(), *(["against"] for _ in others)]
+    original = settings["data"]["original"]
+    revision, uncommitted = code_revision()
+    return {
+        "suite": settings | {"digest": digest(settings)},
+        "partial": len(problems) < original,
+        "problems": {"used": len(problems), "original": original},
+        "baseline": asdict(constant_baseline(problems)),
+        "checkpoints": [
+            _summary(summarise(result.trials), checkpoint) for result, checkpoint in zip(results, found, strict=True)
+        ],
+        "comparisons": [
+            _comparison(each, because, allow) for each, because in zip(adjust(compared), roles, strict=True)
+        ],
+        "provenance": {
+            "quote": quote(settings, max((trial.sample + 1 for each in results for trial in each.trials), default=1)),
+            "first_prompt": [dict(turn) for turn in suite.messages(problems[0])],
+            "engine": dict(engine),
+            "seed": seed,
+            "device": device(),
+            "packages": package_versions(),
+            "revision": revision,
+            "uncommitted_changes": uncommitted,
+            "checkpoints": {each.name: each.fingerprint for each in found},
+            "weights": {each.name: weights_digest(Path(each.path)) for each in found},
+        },
+    }
+
+
+def quote(settings: Mapping[str, Any], samples: int = 1) -> str:
+    """One line that says how a number was made."""
+    data, decoding, engine = settings["data"], settings["decoding"], settings["engine"]
+    temperature, version = decoding["temperature"], settings["version"]
+    partial = data["problems"] < data["original"]
+    parts = [
+        settings["name"] + (f" v{version}" if version is not None else ""),
+        f"{data['problems']}/{data['original']}" + (" partial" if partial else ""),
+        "greedy" if temperature == 0 else f"T={temperature}",
+        f"at most {decoding['max_new_tokens']} tokens",
+        f"{settings['reward']['name']} v{settings['reward']['version']}, "
+        f"strict extraction v{settings['extraction']['version']}",
+        f"n={samples}",
+        " ".join(
+            f"{value} iterations" if name == "iterations" else str(value)
+            for name, value in engine.items()
+            if value is not None
+        ),
+    ]
+    return " · ".join(parts)
+
+
+def numbers(report: Mapping[str, Any]) -> dict[str, Number]:
+    """What a result says in the manifest of its stage."""
+    found: dict[str, Number] = {
+        f"accuracy {each['label']}": each["accuracy"]["value"] for each in report["checkpoints"]
+    }
+    for each in report["comparisons"]:
+        found[f"{each['a']} minus {each['b']}"] = each["difference"]["estimate"]["value"]
+    if report["partial"]:
+        found["partial"] = f"{report['problems']['used']} of {report['problems']['original']} problems"
+    return found
+
+
+def weights_digest(path: Path) -> str | None:
+    """SHA-256 of a local checkpoint's files of weights and configuration, 16 digits; None for a name on the hub."""
+    if not path.is_dir():
+        return None
+    whole = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if file.suffix in (".safetensors", ".bin", ".json"):
+            with file.open("rb") as content:
+                whole.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
+    return whole.hexdigest()[:16]
+
+
+def _summary(summary: Summary, checkpoint: Checkpoint) -> dict[str, Any]:
+    return {"arm": checkpoint.arm, **asdict(summary), "file": f"{checkpoint.name}/{TRIALS_FILE}"}
+
+
+def _comparison(comparison: Comparison, roles: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
+    from eval.compare import verdict
+
+    allowed = {"allowed": list(allow)} if allow and "against" in roles else {}
+    return {"roles": list(roles), **asdict(comparison), "verdict": verdict(comparison, seeds=1), **allowed}
