@@ -1,4 +1,4 @@
-"""Rewards of puzzles whose answers are checked against their rules: countdown, sudoku, mazes."""
+"""Rewards of puzzles whose answers are checked against their rules, countdown, sudoku, mazes; and of grids alone."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tasks.puzzles.grid import box, units
 _MOVES = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
 _MOVE_WORDS = re.compile(r"\b(?:up|down|left|right)\b", re.IGNORECASE)
 MOST_MOVES = 10_000
+_FRAMES = str.maketrans({"[": " ", ",": " ", "|": " ", "]": "\n"})
 
 
 def countdown(
@@ -104,6 +105,23 @@ def maze_grid(
     ]
 
 
+def grid(
+    prompts: Sequence[Any], completions: Sequence[Completion], *, answer: Sequence[str], **columns: Any
+) -> list[float | None]:
+    """1 where the answer is the gold grid, cell by cell and of the same shape, else 0.
+
+    Cells are single digits. A row is a line, or what a pair of brackets holds; blanks, commas, bars and lines that
+    begin with ``` are left out.
+    """
+    scores: list[float | None] = []
+    for row, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
+        wanted, found = _rows(gold), _rows(final_answer(text_of(completion)) or "")
+        if wanted is None or found is None:
+            note(row, "no gold" if wanted is None else "unparsed")
+        scores.append(None if wanted is None else float(found == wanted))
+    return scores
+
+
 def digits(text: str) -> list[int]:
     """The cells of a grid in reading order; frames and white space go, 0 for `.`, `_` and 0."""
     return [0 if sign in "._" else int(sign) for sign in text if sign in "._" or ("0" <= sign <= "9")]
@@ -179,6 +197,15 @@ def _marks(row: int, text: str, maze: str) -> float | None:
         note(row, "unparsed")
         return 0.0
     return float(is_solved(marked, grid, steps))
+
+
+def _rows(text: str) -> list[str] | None:
+    """The rows of a grid of digits; None where there are none, of unequal length, or with anything else in them."""
+    lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("```"))
+    cells = lines.translate(_FRAMES).splitlines()
+    rows = [row for line in cells if (row := "".join(line.split()))]
+    of_digits = all(row.isascii() and row.isdigit() for row in rows)
+    return rows if of_digits and len({len(row) for row in rows}) == 1 else None
 
 
 def _lines(text: str) -> list[str]:

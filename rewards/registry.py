@@ -55,6 +55,7 @@ _ENTRIES = {
             "countdown", "rewards.puzzles:countdown", 1, "1 where the expression uses the numbers and gives the target"
         ),
         Entry("exact_match", "rewards.builtin:exact_match", 2, "1 where the normalised answer equals the gold, else 0"),
+        Entry("grid", "rewards.puzzles:grid", 1, "1 where the grid of digits is the gold one, cell by cell"),
         Entry("maths", "rewards.maths:maths", 1, "1 where the answer is mathematically equal to the gold, else 0"),
         Entry("maze_grid", "rewards.puzzles:maze_grid", 1, "1 where the maze has one of its shortest paths marked"),
         Entry("maze_path", "rewards.puzzles:maze_path", 1, "1 where the moves lead from S to G through no wall"),

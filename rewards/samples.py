@@ -27,6 +27,7 @@ SAMPLES: Mapping[str, Sequence[Row]] = {
         {"numbers": [3, 5, 7], "target": 26, RIGHT: "3*7+5"},
     ],
     "exact_match": _WORDS,
+    "grid": [{"answer": "0 7\n7 0\n3 3", RIGHT: "[[0, 7], [7, 0], [3, 3]]"}, {"answer": "5", RIGHT: "```\n5\n```"}],
     "maths": [
         {"answer": r"\frac{1}{2}", RIGHT: r"\boxed{0.5}"},
         {"answer": "2x+1", RIGHT: r"\boxed{1+2x}"},

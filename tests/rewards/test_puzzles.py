@@ -158,3 +158,32 @@ def test_a_maze_is_solved_by_any_shortest_path(maze: str, completion: str, expec
 @pytest.mark.parametrize("maze", ["", "..\n..", "S#\n#G", "S..\n.G", "S S\n..G", "S?\n.G"])
 def test_a_maze_without_a_shortest_path_is_not_scored(maze: str) -> None:
     assert one("maze_grid", "So\n.G", maze=maze) == (None, "no gold")
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        ("0 7 7\n3 0 0", (1.0, None)),
+        ("077\n300\n", (1.0, None)),
+        ("[[0, 7, 7], [3, 0, 0]]", (1.0, None)),
+        ("[[0,7,7],\n [3,0,0]]", (1.0, None)),
+        ("| 0 | 7 | 7 |\n| 3 | 0 | 0 |", (1.0, None)),
+        ("<think>0 0\n0 0</think><answer>\n```text\n0 7 7\n\n3 0 0\n```\n</answer>", (1.0, None)),
+        ("0 7 7\n3 0 1", (0.0, None)),
+        ("0 7 7", (0.0, None)),
+        ("0 7\n7 3\n0 0", (0.0, None)),
+        ("0 7 7\n3 0 0\n0 0 0", (0.0, None)),
+        ("0 7 7 3 0 0", (0.0, None)),
+        ("0 7 7\n3 0", (0.0, "unparsed")),
+        ("0 7 7\n3 0 x", (0.0, "unparsed")),
+        ("The grid is\n0 7 7\n3 0 0", (0.0, "unparsed")),
+        ("[[0, 7, 7], [3, 0, 0]] + []", (0.0, "unparsed")),
+        ("[[int(0), 7, 7], [3, 0, 0]]", (0.0, "unparsed")),
+        ("٠ ٧ ٧\n٣ ٠ ٠", (0.0, "unparsed")),
+        ("-0 7 7\n3 0 0", (0.0, "unparsed")),
+        ("", (0.0, "unparsed")),
+    ],
+)
+def test_a_grid_is_right_cell_by_cell(completion: str, expected: tuple[float, str | None]) -> None:
+    assert one("grid", completion, answer="0 7 7\n3 0 0") == expected
+    assert one("grid", completion, answer="grid") == (None, "no gold")
