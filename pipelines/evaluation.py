@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.checkpoints import Checkpoint, pairs_to_compare
+from pipelines.checkpoints import Checkpoint
 from pipelines.errors import RunError
+from pipelines.files import whole, write_json
 from pipelines.machine import code_revision, device, package_versions
 from pipelines.manifest import MANIFEST_FILE, Manifest
 from pipelines.stage import Number
@@ -18,11 +19,12 @@ from pipelines.stage import Number
 if TYPE_CHECKING:
     from eval.compare import Comparison, Evaluated
     from eval.suite import Suite
-    from eval.summary import Summary
     from tasks.problem import Problem
 
 TRIALS_FILE = "trials.jsonl"
 RESULT_FILE = "eval.json"
+TIMING_FILE = "timing.json"
+"""Seconds for one answer of each checkpoint, apart from the result: a result made twice is the same file."""
 KINDS = ("evaluate", "rescore")
 """Stages that write a result."""
 
@@ -39,6 +41,13 @@ class Stored:
     def settings(self) -> dict[str, Any]:
         """The suite's settings, by which results are compared."""
         return {key: value for key, value in self.result["suite"].items() if key != "digest"}
+
+    @property
+    def timing(self) -> Mapping[str, float | None]:
+        """Checkpoint -> seconds of generation for one answer, at the batch size of that run."""
+        path = self.directory / TIMING_FILE
+        found: Mapping[str, float | None] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return found
 
     def evaluated(self) -> list[Evaluated]:
         """Each checkpoint with its trials. Raises `TrialError` where a file of them cannot be read."""
@@ -76,23 +85,24 @@ def find_stored(run: Path, suite: str | None = None) -> Stored:
 
 
 def result_of(
-    suite: Suite,
-    problems: Sequence[Problem],
+    settings: Mapping[str, Any],
+    baseline: Mapping[str, Any],
     results: Sequence[Evaluated],
-    found: Sequence[Checkpoint],
-    others: Sequence[Evaluated] = (),
+    pairs: Mapping[tuple[str, str], Sequence[str]],
     *,
+    arms: Mapping[str, str | None],
+    provenance: Mapping[str, Any],
+    others: Sequence[Evaluated] = (),
     ks: Sequence[int] = (1,),
-    control: str,
     allow: Sequence[str] = (),
-    seed: int,
-    engine: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The JSON values of `eval.json`.
 
     Args:
-        results: what each of `found` answered.
-        others: results of other runs, which the last of `found` is compared with.
+        settings: of the suite, as `Suite.settings` has them.
+        pairs: labels of results that are compared, and why (`pipelines.checkpoints.pairs_to_compare`).
+        arms: label -> arm of the recipe.
+        others: results of other runs, which the last of `results` is compared with.
         allow: settings in which `others` may differ; named beside each such comparison.
 
     Raises:
@@ -100,40 +110,67 @@ def result_of(
     """
     from eval.compare import adjust, compare
     from eval.suite import digest
-    from eval.summary import constant_baseline, summarise
+    from eval.summary import summarise
 
-    settings = suite.settings(problems)
     by_name = {result.label: result for result in results}
-    pairs = pairs_to_compare(found, control)
     compared = [compare(by_name[a], by_name[b]) for a, b in pairs]
     compared += [compare(results[-1], other, allow=allow) for other in others]
     roles = [*pairs.values(), *(["against"] for _ in others)]
-    original = settings["data"]["original"]
-    revision, uncommitted = code_revision()
+    used, original = settings["data"]["problems"], settings["data"]["original"]
     return {
-        "suite": settings | {"digest": digest(settings)},
-        "partial": len(problems) < original,
-        "problems": {"used": len(problems), "original": original},
-        "baseline": asdict(constant_baseline(problems)),
+        "suite": {**settings, "digest": digest(settings)},
+        "partial": used < original,
+        "problems": {"used": used, "original": original},
+        "ks": list(ks),
+        "baseline": dict(baseline),
         "checkpoints": [
-            _summary(summarise(result.trials), checkpoint) for result, checkpoint in zip(results, found, strict=True)
+            {
+                "arm": arms.get(each.label),
+                **{name: value for name, value in asdict(each).items() if name != "mean_seconds"},
+                "file": f"{each.label}/{TRIALS_FILE}",
+            }
+            for each in (summarise(result.trials, ks=ks) for result in results)
         ],
         "comparisons": [
             _comparison(each, because, allow) for each, because in zip(adjust(compared), roles, strict=True)
         ],
-        "provenance": {
-            "quote": quote(settings, max((trial.sample + 1 for each in results for trial in each.trials), default=1)),
-            "first_prompt": [dict(turn) for turn in suite.messages(problems[0])],
-            "engine": dict(engine),
-            "seed": seed,
-            "device": device(),
-            "packages": package_versions(),
-            "revision": revision,
-            "uncommitted_changes": uncommitted,
-            "checkpoints": {each.name: each.fingerprint for each in found},
-            "weights": {each.name: weights_digest(Path(each.path)) for each in found},
-        },
+        "provenance": dict(provenance),
     }
+
+
+def provenance_of(
+    suite: Suite, problems: Sequence[Problem], found: Sequence[Checkpoint], samples: int, seed: int, engine: Any
+) -> dict[str, Any]:
+    """How a result came about, in JSON values. `engine`: the engine's settings."""
+    revision, uncommitted = code_revision()
+    return {
+        "quote": quote(suite.settings(problems), samples),
+        "first_prompt": [dict(turn) for turn in suite.messages(problems[0])],
+        "engine": engine.model_dump(mode="json"),
+        "seed": seed,
+        "device": device(),
+        "packages": package_versions(),
+        "revision": revision,
+        "uncommitted_changes": uncommitted,
+        "checkpoints": {each.name: each.fingerprint for each in found},
+        "weights": {each.name: weights_digest(Path(each.path)) for each in found},
+    }
+
+
+def write_result(directory: Path, result: Mapping[str, Any], results: Sequence[Evaluated]) -> None:
+    """Writes the trials of each checkpoint, how long an answer took, then `eval.json`."""
+    from eval.trial import dump
+
+    for each, shown in zip(results, result["checkpoints"], strict=True):
+        place = directory / shown["file"]
+        place.parent.mkdir(exist_ok=True)
+        with whole(place) as path:
+            path.write_text("".join(dump(trial) + "\n" for trial in each.trials), encoding="utf-8")
+    timed = {each.label: [trial.seconds for trial in each.trials if trial.seconds is not None] for each in results}
+    write_json(
+        directory / TIMING_FILE, {label: sum(each) / len(each) if each else None for label, each in timed.items()}
+    )
+    write_json(directory / RESULT_FILE, result)
 
 
 def quote(settings: Mapping[str, Any], samples: int = 1) -> str:
@@ -180,10 +217,6 @@ def weights_digest(path: Path) -> str | None:
             with file.open("rb") as content:
                 whole.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return whole.hexdigest()[:16]
-
-
-def _summary(summary: Summary, checkpoint: Checkpoint) -> dict[str, Any]:
-    return {"arm": checkpoint.arm, **asdict(summary), "file": f"{checkpoint.name}/{TRIALS_FILE}"}
 
 
 def _comparison(comparison: Comparison, roles: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:

@@ -11,10 +11,9 @@ from pydantic import Field, field_validator, model_validator
 
 from engines.base import Decoding
 from engines.settings import INERT, EndpointSettings
-from pipelines.checkpoints import Checkpoint, checkpoints
+from pipelines.checkpoints import Checkpoint, checkpoints, pairs_to_compare
 from pipelines.errors import RunError
-from pipelines.evaluation import RESULT_FILE, TRIALS_FILE, find_stored, numbers, result_of
-from pipelines.files import whole, write_json
+from pipelines.evaluation import find_stored, numbers, provenance_of, result_of, write_result
 from pipelines.rewarded import check_reward
 from pipelines.sections import DataSettings, fingerprint
 from pipelines.source import nearest
@@ -130,7 +129,11 @@ class EvaluateStage(DataStageSettings):
         yield from self._check_checkpoints()
 
     def run(self, context: StageContext) -> StageResult:
+        from dataclasses import asdict
+
+        from eval.compare import Evaluated
         from eval.grading import Grader, refused_golds
+        from eval.summary import constant_baseline
 
         found = self._checkpoints(context)
         rows = self._rows(context)
@@ -150,15 +153,19 @@ class EvaluateStage(DataStageSettings):
         with context.progress(len(problems) * self.samples * len(found), "answering") as bar:
             for checkpoint in found:
                 trials = self._trials(context, checkpoint, suite, problems, bar.advance)
-                target = context.directory / checkpoint.name
-                target.mkdir(exist_ok=True)
-                _write_trials(target / TRIALS_FILE, trials)
-                results.append(_evaluated(checkpoint.name, suite, problems, trials))
+                results.append(Evaluated(checkpoint.name, suite.settings(problems), trials))
         report = result_of(
-            suite, problems, results, found, self._others(suite.name), ks=self.k, control=self.control,
-            allow=self.allow, seed=context.seed, engine=context.recipe.engine.model_dump(mode="json"),
-        )  # fmt: skip
-        write_json(context.directory / RESULT_FILE, report)
+            suite.settings(problems),
+            asdict(constant_baseline(problems)),
+            results,
+            pairs_to_compare(found, self.control),
+            arms={each.name: each.arm for each in found},
+            provenance=provenance_of(suite, problems, found, self.samples, context.seed, context.recipe.engine),
+            others=self._others(suite.name),
+            ks=self.k,
+            allow=self.allow,
+        )
+        write_result(context.directory, report, results)
         return StageResult(
             rows_in=len(problems) + sum(rows.left_out.values()),
             rows_out=len(problems),
@@ -313,16 +320,3 @@ def _parts(context: StageContext, place: str, key: Mapping[str, Any], samples: i
             parts.append((first, end))
             done = end
     return [*parts, (done, samples)] if done < samples else parts
-
-
-def _write_trials(place: Path, trials: Sequence[Trial]) -> None:
-    from eval.trial import dump
-
-    with whole(place) as path:
-        path.write_text("".join(dump(trial) + "\n" for trial in trials), encoding="utf-8")
-
-
-def _evaluated(label: str, suite: Suite, problems: Sequence[Problem], trials: Sequence[Trial]) -> Evaluated:
-    from eval.compare import Evaluated
-
-    return Evaluated(label, suite.settings(problems), trials)
