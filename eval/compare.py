@@ -10,9 +10,12 @@ import numpy as np
 
 from eval.stats import DRAWS, Difference, Estimate, Floats, holm, mean_interval, paired_difference
 from eval.suite import CompareError, differing_keys
-from eval.trial import Trial
+from eval.tally import by_problem, tally
+from eval.trial import Trial, TrialError
 
 SEEDS_FOR_A_CLAIM = 3
+_NAMED = 3
+"""Problems that a refusal names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +29,27 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`a` against `b`. `left_out`: problems that one side could not grade. `p_holm`: p adjusted for its family."""
+    """`a` against `b`. `left_out`: problems that one side could not grade. `p_holm`: p adjusted for its family.
+
+    `gained` and `lost` are the problems that flipped: right for `a` and wrong for `b`, and the other way. With several
+    trials or seeds of a problem, those that `a` gets right more often, and less often.
+    """
 
     a: str
     b: str
     difference: Difference
     left_out: int
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
     p_holm: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """One problem on one side: the share of its graded trials that is right, None where none could be graded."""
+
+    cluster: str
+    value: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +70,7 @@ class ArmOverSeeds:
 
 
 def compare(a: Evaluated, b: Evaluated, *, allow: Collection[str] = (), draws: int = DRAWS) -> Comparison:
-    """The paired difference a − b over the problems that both sides graded.
+    """The paired difference a − b over the problems that both sides graded, each with the mean of its trials.
 
     Args:
         allow: settings that may differ, by dotted name or by the name of their group (`engine`).
@@ -62,15 +79,15 @@ def compare(a: Evaluated, b: Evaluated, *, allow: Collection[str] = (), draws: i
         CompareError: other settings differ, or the problems do.
     """
     _check_settings(a, b, allow)
-    left, right = _by_problem(a), _by_problem(b)
+    left, right = _scored(a), _scored(b)
     shared = _shared_problems([left, right], [a.label, b.label])
     clusters = [left[problem].cluster for problem in shared]
-    difference = paired_difference(_scores([left], shared), _scores([right], shared), clusters, draws=draws)
-    return Comparison(a.label, b.label, difference, len(left) - len(shared))
+    pair = _scores([left], shared), _scores([right], shared)
+    return _paired(a.label, b.label, *pair, shared, clusters, left_out=len(left) - len(shared), draws=draws)
 
 
 def adjust(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The same comparisons with their p-values Holm-adjusted as one family."""
+    """The same comparisons with their p-values Holm-adjusted as one family, which may be of several suites."""
     adjusted = holm([each.difference.p for each in comparisons])
     return [replace(each, p_holm=p) for each, p in zip(comparisons, adjusted, strict=True)]
 
@@ -93,7 +110,7 @@ def across_seeds(arms: Mapping[str, Sequence[Evaluated]], control: str, *, draws
     sides = [side for each in arms.values() for side in each]
     for side in sides[1:]:
         _check_settings(sides[0], side, ())
-    tables = {arm: [_by_problem(side) for side in each] for arm, each in arms.items()}
+    tables = {arm: [_scored(side) for side in each] for arm, each in arms.items()}
     every = [table for each in tables.values() for table in each]
     shared = _shared_problems(every, [side.label for side in sides])
     clusters = [every[0][problem].cluster for problem in shared]
@@ -101,7 +118,7 @@ def across_seeds(arms: Mapping[str, Sequence[Evaluated]], control: str, *, draws
     left_out = len(every[0]) - len(shared)
     comparisons = adjust(
         [
-            Comparison(arm, control, paired_difference(scores[arm], scores[control], clusters, draws=draws), left_out)
+            _paired(arm, control, scores[arm], scores[control], shared, clusters, left_out=left_out, draws=draws)
             for arm in arms
             if arm != control
         ]
@@ -137,9 +154,30 @@ def _over_seeds(
     return ArmOverSeeds(arm, accuracy, per_seed, comparison, differences, verdict(comparison, len(own)))
 
 
-def _scores(tables: Sequence[Mapping[str, Trial]], problems: Sequence[str]) -> Floats:
+def _paired(
+    a: str,
+    b: str,
+    a_scores: Floats,
+    b_scores: Floats,
+    problems: Sequence[str],
+    clusters: Sequence[str],
+    *,
+    left_out: int,
+    draws: int,
+) -> Comparison:
+    """`a_scores`, `b_scores`: [S, N], a row for each seed."""
+    difference = paired_difference(a_scores, b_scores, clusters, draws=draws)
+    change = a_scores.mean(0) - b_scores.mean(0)
+    gained, lost = (
+        tuple(problem for problem, flipped in zip(problems, side, strict=True) if flipped)
+        for side in (change > 0, change < 0)
+    )
+    return Comparison(a, b, difference, left_out, gained, lost)
+
+
+def _scores(tables: Sequence[Mapping[str, _Scored]], problems: Sequence[str]) -> Floats:
     """[S, N]: one row per side."""
-    return np.array([[table[problem].score for problem in problems] for table in tables], float)
+    return np.array([[table[problem].value for problem in problems] for table in tables], float)
 
 
 def _mean_or_none(row: Floats) -> float | None:
@@ -156,26 +194,35 @@ def _check_settings(a: Evaluated, b: Evaluated, allow: Collection[str]) -> None:
         raise CompareError(f"`{a.label}` and `{b.label}` were evaluated differently: {', '.join(keys)} differ")
 
 
-def _by_problem(side: Evaluated) -> dict[str, Trial]:
-    table: dict[str, Trial] = {}
-    for trial in side.trials:
-        if trial.problem_id in table:
-            raise CompareError(f"`{side.label}` has two trials for problem `{trial.problem_id}`")
-        table[trial.problem_id] = trial
-    return table
+def _scored(side: Evaluated) -> dict[str, _Scored]:
+    try:
+        tallies = [tally(trials) for trials in by_problem(side.trials).values()]
+    except TrialError as error:
+        raise CompareError(f"`{side.label}`: {error}") from error
+    return {each.problem: _Scored(each.cluster, each.passes / each.n if each.n else None) for each in tallies}
 
 
-def _shared_problems(tables: Sequence[Mapping[str, Trial]], labels: Sequence[str]) -> list[str]:
+def _shared_problems(tables: Sequence[Mapping[str, _Scored]], labels: Sequence[str]) -> list[str]:
     """The problems that every side graded, in the first side's order."""
     first = tables[0]
     ungraded: set[str] = set()
     for label, table in zip(labels, tables, strict=True):
         if table.keys() != first.keys():
-            other = sorted(table.keys() ^ first.keys())[0]
-            raise CompareError(f"`{labels[0]}` and `{label}` have different problems, `{other}` for one")
-        for problem, trial in table.items():
-            if trial.score is None:
+            only = [_only_in(labels[0], first, table), _only_in(label, table, first)]
+            raise CompareError(
+                f"`{labels[0]}` and `{label}` have different problems: {', '.join(filter(None, only))}; "
+                "evaluate both on the same data"
+            )
+        for problem, scored in table.items():
+            if scored.value is None:
                 ungraded.add(problem)
-            elif trial.cluster != first[problem].cluster:
+            elif scored.cluster != first[problem].cluster:
                 raise CompareError(f"problem `{problem}` is in other clusters in `{labels[0]}` and `{label}`")
     return [problem for problem in first if problem not in ungraded]
+
+
+def _only_in(label: str, table: Mapping[str, _Scored], other: Mapping[str, _Scored]) -> str:
+    """`3 only in `a` (x, y, z)`, or nothing."""
+    only = [problem for problem in table if problem not in other]
+    named = ", ".join(only[:_NAMED]) + (", …" if len(only) > _NAMED else "")
+    return f"{len(only)} only in `{label}` ({named})" if only else ""

@@ -7,7 +7,8 @@ bootstrap over clusters (Davison & Hinkley 1997, ch. 3.8), and beside it the clu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, TypeAlias
@@ -23,6 +24,7 @@ POWER = 0.8
 FEW_CLUSTERS = 20
 _CELLS = 4_000_000
 """Entries of the index matrix that are in memory at once."""
+_ONE_CLUSTER = "an interval takes at least 2 clusters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,55 @@ def paired_difference(
     )
 
 
+def function_interval(
+    columns: ArrayLike,
+    clusters: Sequence[Any],
+    function: Callable[[Floats], Floats],
+    undefined: str,
+    *,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Estimate:
+    """A function of several means over the same problems, such as their ratio, with its cluster bootstrap interval.
+
+    All means are computed anew in each draw of clusters.
+
+    Args:
+        columns: [N, F], a row for each problem.
+        function: from means [D, F] to values [D], NaN where it is undefined.
+        undefined: when that is, as a clause; it becomes the reason for a value that is missing.
+
+    Raises:
+        ValueError: as for `mean_interval`.
+    """
+    table = np.asarray(columns, float)
+    by_column = [_by_cluster(column, clusters) for column in table.T]
+    sizes = by_column[0][1]
+    n, count = int(sizes.sum()), len(sizes)
+    if n == 0:
+        return Estimate(None, None, None, None, 0, 0, None, reason="no graded problem")
+    value = float(function(np.array([[sums.sum() / n for sums, _ in by_column]]))[0])
+    if not math.isfinite(value):
+        return Estimate(None, None, None, None, n, count, None, reason=undefined)
+    if count < 2:
+        return Estimate(value, None, None, None, n, count, None, reason=_ONE_CLUSTER)
+    # One seed: the draws of all columns are of the same clusters.
+    drawn = function(np.stack([_drawn_means(sums, sizes, draws, seed) for sums, _ in by_column], 1))
+    defined = drawn[np.isfinite(drawn)]
+    missing = 1 - len(defined) / draws
+    if missing > (1 - level) / 2:
+        reason = f"{undefined} in {missing:.1%} of the draws"
+        return Estimate(value, None, None, None, n, count, None, reason=reason)
+    return Estimate(value, *_percentiles(defined, level), None, n, count, "cluster bootstrap", warning=_rough(count))
+
+
+def ratio(means: Floats) -> Floats:
+    """First column over second, [D, 2] -> [D]; NaN where the second is 0."""
+    found: Floats = np.full(len(means), np.nan)
+    return np.divide(means[:, 0], means[:, 1], out=found, where=means[:, 1] > 0)
+
+
 def clustered_se(values: ArrayLike, clusters: Sequence[Any]) -> float:
     """sqrt(Σ_c (Σ_{i∈c} (x_i − x̄))² · C/(C−1)) / N: eq. 4 of arXiv 2411.00640 with the finite-cluster factor."""
     return _se(*_by_cluster(values, clusters))
@@ -123,6 +174,15 @@ def detectable_effect(se: float, alpha: float = 1 - LEVEL, power: float = POWER)
     """The smallest difference shown with that power: (z_{1−α/2} + z_power)·se; se = s_d/√M for independent problems."""
     quantile = NormalDist().inv_cdf
     return (quantile(1 - alpha / 2) + quantile(power)) * se
+
+
+def problems_needed(effect: float, sd: float, alpha: float = 1 - LEVEL, power: float = POWER) -> int | None:
+    """Problems that show a difference of `effect` with that power; `sd` is that of the paired differences.
+
+    n = (z_{1−α/2} + z_power)²·sd²/effect², eq. 9 of arXiv 2411.00640 with the variance of the differences in one term.
+    None for no effect: no number would show it.
+    """
+    return math.ceil((detectable_effect(sd, alpha, power) / effect) ** 2) if effect else None
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -171,13 +231,24 @@ def _bootstrap(sums: Floats, sizes: Floats, *, draws: int, level: float, seed: i
         return Estimate(None, None, None, None, 0, 0, None, reason="no graded problem")
     value = float(sums.sum() / n)
     if count < 2:
-        return Estimate(value, None, None, None, n, count, None, reason="an interval takes at least 2 clusters")
-    means = np.sort(np.concatenate(list(_draw_means(sums, sizes, draws, seed))))
-    # Symmetric by construction, so that the interval of the negated values is the negated interval.
-    tail = round((1 - level) / 2 * draws)
-    warning = f"only {count} clusters: the interval is rough" if count < FEW_CLUSTERS else None
-    low, high = float(means[tail]), float(means[draws - 1 - tail])
-    return Estimate(value, low, high, _se(sums, sizes), n, count, "cluster bootstrap", warning=warning)
+        return Estimate(value, None, None, None, n, count, None, reason=_ONE_CLUSTER)
+    low, high = _percentiles(_drawn_means(sums, sizes, draws, seed), level)
+    return Estimate(value, low, high, _se(sums, sizes), n, count, "cluster bootstrap", warning=_rough(count))
+
+
+def _percentiles(drawn: Floats, level: float) -> tuple[float, float]:
+    """Symmetric by construction, so that the interval of the negated values is the negated interval."""
+    ordered = np.sort(drawn)
+    tail = round((1 - level) / 2 * len(ordered))
+    return float(ordered[tail]), float(ordered[len(ordered) - 1 - tail])
+
+
+def _rough(clusters: int) -> str | None:
+    return f"only {clusters} clusters: the interval is rough" if clusters < FEW_CLUSTERS else None
+
+
+def _drawn_means(sums: Floats, sizes: Floats, draws: int, seed: int) -> Floats:
+    return np.concatenate(list(_draw_means(sums, sizes, draws, seed)))
 
 
 def _draw_means(sums: Floats, sizes: Floats, draws: int, seed: int) -> Iterator[Floats]:
