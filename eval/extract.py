@@ -5,26 +5,37 @@ that are right but not in the form the prompt asked for.
 
 - Reasoning up to the last `</think>` is left out. The chat template may have opened the block, so the opening tag is
   optional; a block that is opened and never closed leaves nothing to extract (`unfinished`).
-- **Strict**: the completion is the answer. Short answer: the whole text. Yes/no: the text begins with the word.
-- **Flexible**: the answer after the last cue (`answer is`, `answer:`) of the text; strict where there is no cue.
+- Each extraction looks for a form of `FORMS`. Where an answer is stated more than once the last one counts, since those
+  before it may belong to examples that were recited.
+- The form `auto` is for short answers. **Strict**: the completion is the answer. Short answer: the whole text. Yes/no:
+  the text begins with the word. **Flexible**: the answer after the last cue (`answer is`, `answer:`) of the text;
+  strict where there is no cue.
 - Yes and no are whole words: there is no `no` in `notice`. "There is no circle" does not begin with either word and
   carries no cue, so it is unparsed: to read it as "no" would be a guess.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rewards.normalise import normalise
+from engines.spelling import did_you_mean
+from eval.forms import FORMS as FORMS
+from eval.forms import Form, auto, auto_flexible
 
-VERSION = 1
+VERSION = 2
 """Changes whenever the same completion may give another answer."""
 
-YES_NO = frozenset({"yes", "no"})
 _CLOSE = "</think>"
 _OPEN = "<think>"
-_CUE = re.compile(r"\banswer(?:\s+is\b\s*:?|\s*:)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """The form of the answer that strict and flexible extraction look for: names of `FORMS`."""
+
+    strict: str = "auto"
+    flexible: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +47,30 @@ class Extraction:
     unfinished: bool = False
 
 
-def extract(completion: str, gold: str) -> Extraction:
+def check_forms(forms: Forms) -> None:
+    """Raises `ValueError`, in a line with the nearest name, for a form that there is not."""
+    _form(forms.strict, "strict")
+    _form(forms.flexible, "flexible")
+
+
+def extract(completion: str, gold: str, forms: Forms = Forms(), options: Sequence[str] = ()) -> Extraction:
     """The answers that a completion gives to a question whose gold answer is `gold`.
 
-    Of the gold answer only its form is used: whether the question wants yes or no, or a short answer.
+    Of the gold answer only its form is used: whether the question wants yes or no, or a short answer. `options`: the
+    labels of the problem's options; A to J where it names none. Raises `ValueError` as `check_forms` does.
     """
+    strict, flexible = _form(forms.strict, "strict"), _form(forms.flexible, "flexible")
+    if flexible is auto:
+        flexible = auto_flexible
     _, closed, rest = completion.rpartition(_CLOSE)
     if _OPEN in rest:
         return Extraction(None, None, unfinished=True)
     final = rest if closed else completion
-    cues = list(_CUE.finditer(final))
-    read = _yes_or_no if normalise(gold) in YES_NO else _short
-    strict = read(final)
-    return Extraction(strict, read(final[cues[-1].end() :]) if cues else strict)
+    return Extraction(strict(final, gold, options), flexible(final, gold, options))
 
 
-def _short(text: str) -> str | None:
-    return text.strip() if normalise(text) else None
-
-
-def _yes_or_no(text: str) -> str | None:
-    first = normalise(text).partition(" ")[0]
-    return first if first in YES_NO else None
+def _form(name: str, which: str) -> Form:
+    if name not in FORMS:
+        hint = did_you_mean(name, FORMS, f"; there are {', '.join(FORMS)}")
+        raise ValueError(f"{which}: no form of an answer is called `{name}`{hint}")
+    return FORMS[name]

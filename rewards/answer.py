@@ -20,7 +20,7 @@ def final_answer(text: str) -> str | None:
     _, _, text = text.rpartition("</think>")
     if "<think>" in text:
         return None
-    tagged = _last_tagged(text)
+    tagged = last_tagged(text)
     text = text if tagged is None else tagged
     boxed = last_boxed(text)
     return (text if boxed is None else boxed).strip() or None
@@ -41,7 +41,8 @@ def last_boxed(text: str) -> str | None:
     return None if last is None else text[last[0] : last[1]]
 
 
-def _last_tagged(text: str) -> str | None:
+def last_tagged(text: str) -> str | None:
+    """The content of the last `<answer>` tag that is closed."""
     opened: int | None = None
     last: str | None = None
     for tag in _TAG.finditer(text):
