@@ -33,6 +33,7 @@ _ENTRIES = (
     Entry(
         "maze-file", "tasks.maze_file", "mazes of Maze-Hard, or of a file in its format or HRM's (source: NAME or PATH)"
     ),
+    Entry("scenes", "tasks.scenes", "what is where in pictures made by a seed from Debian's tuxpaint-stamps-default"),
     Entry("sudoku", "tasks.sudoku", "puzzles of side 4, 6 or 9 with one solution or many, made by a seed"),
     Entry(
         "sudoku-file", "tasks.sudoku_file", "puzzles of Sudoku-Extreme, or of a file in its format or HRM's (source: …)"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from tasks.columns import FORMATS, ON_THE_HUB, is_local, local_columns
+from tasks.kept import kept
 from tasks.problem import CALL_NAMES, Picture, Problem, Rows, TaskError
 
 FIELDS = ("question", "answer", "image", "id", "kind", "conversations")
@@ -164,14 +164,6 @@ def _image(value: Any, folder: Path | None) -> tuple[str | None, str]:
     if isinstance(value, Mapping):
         if value.get("bytes") is None:
             return _image(value.get("path"), folder)
-        import datasets
-
-        digest = sha256(value["bytes"]).hexdigest()
-        path = Path(datasets.config.HF_DATASETS_CACHE) / "trivium-images" / digest
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".part")
-            partial.write_bytes(value["bytes"])
-            partial.replace(path)
+        path, digest = kept(value["bytes"])
         return str(path), digest[:16]
     return str(((folder / str(value)) if folder else Path(str(value))).resolve()), str(value)

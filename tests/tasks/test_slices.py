@@ -66,7 +66,7 @@ def test_more_than_there_is_is_refused(source: str) -> None:
 def test_names_and_options_are_checked(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="did you mean 'easy-vqa'"):
         registry.load("easy_vqa")
-    with pytest.raises(TaskError, match="there are arc, countdown, .*, sudoku-file, table"):
+    with pytest.raises(TaskError, match=r"there are arc, countdown, .*, sudoku-file, table"):
         registry.entry("zzz")
     with pytest.raises(TaskError, match=r"`foldr` is no key of task images; did you mean `folder`"):
         registry.load("images", foldr=str(tmp_path))
@@ -81,6 +81,7 @@ def test_names_and_options_are_checked(tmp_path: Path) -> None:
         "maze",
         "maze-file",
         "rg:NAME",
+        "scenes",
         "sudoku",
         "sudoku-file",
         "table",
