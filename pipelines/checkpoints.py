@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engines.checkpoint import base_of, is_adapter
 from pipelines.manifest import digest_of
 from pipelines.stage import StageHandle
 from pipelines.training import named_checkpoint
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from pipelines.context import StageContext
 
 CHECKPOINT_KINDS = ("tune", "update", "reinforce", "reflect", "recur")
+REASONER = "latent_reasoner"
+"""The model type of recurrent reasoners."""
 PRETRAINED = "pretrained"
 """The name of the model that the recipe starts from, where it is not built in the recipe."""
 
@@ -43,6 +48,34 @@ def checkpoints(context: StageContext) -> list[Checkpoint]:
             path = str(handle.directory / "checkpoint")
             found.append(Checkpoint(name_of(handle), path, handle.manifest.fingerprint, handle.arm, previous))
     return found
+
+
+def engine_kind(path: str) -> str:
+    """The engine that runs a checkpoint on any machine, by its config; one on the hub is taken for a causal model."""
+    directory = Path(path)
+    while is_adapter(directory):
+        directory = Path(base_of(directory))
+    config = directory / "config.json"
+    values = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if values.get("model_type") == REASONER:
+        return "latent"
+    causal = values.get("is_causal", values.get("text_config", {}).get("is_causal", True))
+    return "transformers" if causal else "diffusion"
+
+
+def without_template(path: str) -> str | None:
+    """A line on a local checkpoint that says nowhere how a conversation is put to it; None where one does."""
+    directory = Path(path)
+    while is_adapter(directory) and not (directory / "tokenizer_config.json").is_file():
+        directory = Path(base_of(directory))
+    config = directory / "tokenizer_config.json"
+    if not config.is_file() or (directory / "chat_template.jinja").is_file():
+        return None
+    if json.loads(config.read_text(encoding="utf-8")).get("chat_template"):
+        return None
+    if (directory / "chat_template.json").is_file():
+        return None
+    return f"{path}: has no chat template; add chat_template.jinja to its directory"
 
 
 def previous_of(handle: StageHandle, upstream: Sequence[StageHandle]) -> StageHandle | None:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pipelines.cli_eval import eval_app
+from pipelines.terminal import RunName, Runs, echo_columns, one_line, options_of, show
 
 if TYPE_CHECKING:
     from pipelines.plan import Selection
     from pipelines.recipe import Recipe
-
-EXIT_MISTAKE = 2
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     help="Post-trains language and vision-language models to reason, on data the models make and check themselves.",
@@ -32,6 +28,7 @@ tasks_app = typer.Typer(help="Look at tasks and their problems.", no_args_is_hel
 app.add_typer(runs_app, name="runs")
 app.add_typer(rewards_app, name="rewards")
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(eval_app, name="eval")
 
 
 @app.callback(invoke_without_command=True)
@@ -43,10 +40,6 @@ def main_options(
 
         typer.echo(f"trivium {version_of('trivium-reasoning')}")
         raise typer.Exit()
-
-
-Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs are kept.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its directory.")]
 
 
 @app.command()
@@ -64,7 +57,7 @@ def run(
     runs: Runs = Path("runs"),
 ) -> None:
     """Run a recipe, or go on with it. Stages that are up to date are skipped."""
-    with _one_line():
+    with one_line():
         from pipelines.plan import Selection
         from pipelines.recipe import load_recipe
 
@@ -79,22 +72,22 @@ def run(
 @runs_app.command("list")
 def runs_list(runs: Runs = Path("runs")) -> None:
     """All runs."""
-    with _one_line():
+    with one_line():
         from pipelines.store import list_runs
         from pipelines.tables import runs_table
 
-        _print(runs_table(list_runs(runs)))
+        show(runs_table(list_runs(runs)))
 
 
 @runs_app.command("show")
 def runs_show(run: RunName, runs: Runs = Path("runs")) -> None:
     """Rows, times and numbers of each finished stage."""
-    with _one_line():
+    with one_line():
         from pipelines.store import find_run
         from pipelines.tables import number_table, run_table
 
         found = find_run(run, runs)
-        _print(run_table(found), number_table(found))
+        show(run_table(found), number_table(found))
 
 
 @runs_app.command("diff")
@@ -104,11 +97,11 @@ def runs_diff(
     runs: Runs = Path("runs"),
 ) -> None:
     """Settings, rows and numbers that differ between two runs."""
-    with _one_line():
+    with one_line():
         from pipelines.store import differences, find_run
         from pipelines.tables import difference_table
 
-        _print(difference_table(differences(find_run(a, runs), find_run(b, runs)), a, b))
+        show(difference_table(differences(find_run(a, runs), find_run(b, runs)), a, b))
 
 
 @app.command()
@@ -120,7 +113,7 @@ def convert(
     sha256: Annotated[str | None, typer.Option(help="What the .gguf file has to have.")] = None,
 ) -> None:
     """Write a checkpoint of a stock class: a masked-diffusion model, or what a GGUF file has packed."""
-    with _one_line():
+    with one_line():
         from pipelines.errors import RunError
         from pipelines.files import whole
 
@@ -145,7 +138,7 @@ def convert(
 @app.command()
 def report(run: RunName, runs: Runs = Path("runs")) -> None:
     """Write report.html anew from whatever the run has finished."""
-    with _one_line():
+    with one_line():
         from pipelines.report import write_report
         from pipelines.store import find_run
 
@@ -167,13 +160,13 @@ def rewards_list() -> None:
     """All rewards."""
     from rewards.registry import entries
 
-    _echo_columns([(each.name, f"version {each.version}", each.summary) for each in entries()])
+    echo_columns([(each.name, f"version {each.version}", each.summary) for each in entries()])
 
 
 @rewards_app.command("show")
 def rewards_show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """What a reward does."""
-    with _one_line():
+    with one_line():
         from inspect import getdoc
 
         from rewards.registry import entry, load
@@ -193,7 +186,7 @@ def rewards_check(
     ] = None,
 ) -> None:
     """Try a reward on right, wrong, long and hostile completions. Exit code 1 where it fails."""
-    with _one_line():
+    with one_line():
         from pipelines.source import parse_assignment
         from pipelines.tables import findings_table
         from rewards.check import check, rows_of
@@ -201,7 +194,7 @@ def rewards_check(
 
         options = {".".join(keys): value for keys, value in map(parse_assignment, overrides or [])}
         findings = check(reference, sample_rows(reference) if data is None else rows_of(data), options)
-        _print(findings_table(findings))
+        show(findings_table(findings))
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 
@@ -210,7 +203,7 @@ def rewards_new(
     reference: Annotated[str, typer.Argument(metavar="FILE.py:FUNCTION", help="Where it is to stand.")],
 ) -> None:
     """Write a reward to begin with, which passes the check."""
-    with _one_line():
+    with one_line():
         from rewards.template import write
 
         typer.echo(f"{write(reference)}\nTry it: trivium rewards check {reference}")
@@ -221,7 +214,7 @@ def tasks_list() -> None:
     """All tasks."""
     from tasks.registry import entries
 
-    _echo_columns([(each.name, each.summary) for each in entries()])
+    echo_columns([(each.name, each.summary) for each in entries()])
 
 
 @tasks_app.command("show")
@@ -234,20 +227,20 @@ def tasks_show(
     count: Annotated[int, typer.Option("-n", min=1, help="How many problems.")] = 5,
 ) -> None:
     """The first problems of a task."""
-    with _one_line():
+    with one_line():
         from pipelines.tables import plain_table
         from tasks.registry import entry, load, makes_problems
 
         about = entry(name)
         typer.echo(f"{about.name}: {about.summary}")
-        options = _options(overrides or [])
+        options = options_of(overrides or [])
         if makes_problems(name):
             options.setdefault("size", count)  # Hard puzzles take a second each: no more than are shown.
         rows = load(name, split, **options)
         asked = [(each.id, each.kind, each.question, each.answer, each.image or "") for each in rows.problems[:count]]
         shown = [(each.id, each.path) for each in rows.pictures[:count]]
         header = ("problem", "kind", "question", "answer", "image") if asked else ("picture", "path")
-        _print(plain_table(header, asked or shown))
+        show(plain_table(header, asked or shown))
         typer.echo(
             f"{len(rows.problems)} problems, {len(rows.pictures)} images"
             + "".join(f", {number} left out: {reason}" for reason, number in rows.dropped)
@@ -270,7 +263,7 @@ def _plan(recipe: Recipe, root: Path, selection: Selection) -> None:
 
     parts = legs(recipe, root)
     typer.echo(f"{root}")
-    _print(plan_table(plan(parts), selection.of(parts)))
+    show(plan_table(plan(parts), selection.of(parts)))
     for line in unseen(recipe):
         typer.echo(f"note: {line}")
 
@@ -282,52 +275,10 @@ def _run(recipe: Recipe, root: Path, selection: Selection) -> None:
 
     runner.run(recipe, root, selection, typer.echo)
     finished = read_run(root)
-    _print(run_table(finished), number_table(finished))
+    show(run_table(finished), number_table(finished))
     page = root / "report.html"
     if page.exists():
         typer.echo(f"report: {page}")
-
-
-def _options(assignments: Sequence[str]) -> dict[str, Any]:
-    from pipelines.source import parse_assignment
-
-    return {".".join(keys): value for keys, value in map(parse_assignment, assignments)}
-
-
-def _echo_columns(rows: Sequence[Sequence[str]]) -> None:
-    """Aligned text without a table's imports, for the commands that have to be quick."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _print(*tables: object) -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160  # Not 80: what reads a pipe can take long lines.
-    for table in tables:
-        console.print(table)
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """Turns the user's mistakes into one line and exit code 2, an interruption into a word on how to go on."""
-    from pipelines.errors import Interrupted, explain
-
-    try:
-        yield
-    except Interrupted as interruption:
-        command = shlex.join(["trivium", *sys.argv[1:]])
-        typer.echo(f"stopped: {interruption}; to go on: {command}", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except Exception as error:
-        message = explain(error)
-        if message is None:
-            raise
-        typer.echo(f"error: {message}", err=True)
-        raise typer.Exit(EXIT_MISTAKE) from None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.checkpoints import Checkpoint
 from pipelines.errors import RunError
 from pipelines.files import whole, write_json
-from pipelines.machine import code_revision, device, package_versions
+from pipelines.machine import provenance
 from pipelines.manifest import MANIFEST_FILE, Manifest
 from pipelines.stage import Number
 
@@ -142,16 +142,12 @@ def provenance_of(
     suite: Suite, problems: Sequence[Problem], found: Sequence[Checkpoint], samples: int, seed: int, engine: Any
 ) -> dict[str, Any]:
     """How a result came about, in JSON values. `engine`: the engine's settings."""
-    revision, uncommitted = code_revision()
     return {
         "quote": quote(suite.settings(problems), samples),
         "first_prompt": [dict(turn) for turn in suite.messages(problems[0])],
         "engine": engine.model_dump(mode="json"),
         "seed": seed,
-        "device": device(),
-        "packages": package_versions(),
-        "revision": revision,
-        "uncommitted_changes": uncommitted,
+        **provenance(),
         "checkpoints": {each.name: each.fingerprint for each in found},
         "weights": {each.name: weights_digest(Path(each.path)) for each in found},
     }

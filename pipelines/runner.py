@@ -110,7 +110,6 @@ def run_step(step: Step, made: Mapping[str, Step], stop: Stop) -> Manifest:
     _remove_shards(directory, keep=context.opened)
     sweep(directory)
     metrics.settle(link.name)
-    revision, dirty = machine.code_revision()
     manifest = Manifest(
         stage=link.name,
         kind=link.kind,
@@ -118,10 +117,7 @@ def run_step(step: Step, made: Mapping[str, Step], stop: Stop) -> Manifest:
         source=dict(step.source),
         inputs=fingerprints,
         seed=seed,
-        revision=revision,
-        uncommitted_changes=dirty,
-        packages=machine.package_versions(),
-        device=machine.device(),
+        **machine.provenance(),
         started=started.isoformat(timespec="seconds"),
         seconds=round(time.perf_counter() - clock, 3),
         attempts=attempts,

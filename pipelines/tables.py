@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def plan_table(steps: Iterable[Step], selected: set[str]) -> Table:
     """What would happen to each stage, and why."""
-    table = _table("stage", "", "why")
+    table = new_table("stage", "", "why")
     for step in steps:
         name = step.leg.label + step.link.name
         if step.reason is None:
@@ -29,7 +29,7 @@ def plan_table(steps: Iterable[Step], selected: set[str]) -> Table:
 
 def run_table(run: StoredRun) -> Table:
     """The finished stages with rows, time and memory."""
-    table = _table("stage", "rows in", "rows out", "dropped", "seconds", "peak MiB", right=5)
+    table = new_table("stage", "rows in", "rows out", "dropped", "seconds", "peak MiB", right=5)
     for stage, manifest in run.manifests.items():
         counts = (manifest.rows_in, manifest.rows_out, sum(manifest.dropped.values()) or None)
         table.add_row(stage, *map(cell, counts), f"{manifest.seconds:.1f}", str(manifest.peak_memory_mib))
@@ -38,7 +38,7 @@ def run_table(run: StoredRun) -> Table:
 
 def number_table(run: StoredRun) -> Table:
     """The numbers that the stages gave, why rows were dropped, and warnings."""
-    table = _table("stage", "number", "value", right=1)
+    table = new_table("stage", "number", "value", right=1)
     for stage, manifest in run.manifests.items():
         for name, value in manifest.numbers.items():
             table.add_row(stage, name, cell(value))
@@ -51,7 +51,7 @@ def number_table(run: StoredRun) -> Table:
 
 def runs_table(runs: Iterable[StoredRun]) -> Table:
     """One line for each run."""
-    table = _table("run", "finished stages", "last started")
+    table = new_table("run", "finished stages", "last started")
     for run in runs:
         last = max((manifest.started for manifest in run.manifests.values()), default="")
         table.add_row(run.directory.name, ", ".join(run.manifests) or "none", last)
@@ -60,7 +60,7 @@ def runs_table(runs: Iterable[StoredRun]) -> Table:
 
 def difference_table(differences: Sequence[tuple[str, Any, Any]], a: str, b: str) -> Table:
     """Keys whose values differ between two runs."""
-    table = _table("", a, b)
+    table = new_table("", a, b)
     for key, left, right in differences:
         table.add_row(key, cell(left), cell(right))
     return table
@@ -68,7 +68,7 @@ def difference_table(differences: Sequence[tuple[str, Any, Any]], a: str, b: str
 
 def findings_table(findings: Iterable[Finding]) -> Table:
     """One line for each check of a reward."""
-    table = _table("", "check", "")
+    table = new_table("", "check", "")
     for finding in findings:
         table.add_row("ok" if finding.ok else "FAILS", finding.check, finding.detail)
     return table
@@ -76,7 +76,7 @@ def findings_table(findings: Iterable[Finding]) -> Table:
 
 def plain_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Any rows of text."""
-    table = _table(*header)
+    table = new_table(*header)
     for row in rows:
         table.add_row(*map(Text, row))  # Text as it is: brackets in a question are no markup.
     return table
@@ -89,7 +89,8 @@ def cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _table(*columns: str, right: int = 0) -> Table:
+def new_table(*columns: str, right: int = 0) -> Table:
+    """An empty table; its last `right` columns hold numbers."""
     table = Table(box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
         numeric = number >= len(columns) - right

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from engines.base import Decoding
 from engines.settings import INERT, EndpointSettings
-from pipelines.checkpoints import Checkpoint, checkpoints, pairs_to_compare
+from pipelines.checkpoints import Checkpoint, checkpoints, engine_kind, pairs_to_compare, without_template
 from pipelines.errors import RunError
 from pipelines.evaluation import find_stored, numbers, provenance_of, result_of, write_result
 from pipelines.rewarded import check_reward
@@ -22,6 +22,7 @@ from pipelines.stage import DataStageSettings, Number, StageResult, over_default
 if TYPE_CHECKING:
     from eval.compare import Evaluated
     from eval.suite import Suite
+    from eval.suite_file import SuiteFile
     from eval.trial import Trial
     from pipelines.context import StageContext
     from pipelines.recipe import Recipe
@@ -104,7 +105,7 @@ class EvaluateStage(DataStageSettings):
 
         found: dict[str, Number] = {"extraction": extract.VERSION}
         if self.suite is not None:
-            _, file = self._file()
+            _, file = self.suite_file()
             found |= {"suite": file.digest, "reward": entry(file.reward).version}
             files = DataSettings.model_validate(file.data).files()
             found |= {f"suite data {key}": value for key, value in files.items()}
@@ -121,8 +122,10 @@ class EvaluateStage(DataStageSettings):
             yield from check_reward(recipe, self.data, self.reward, f"{self.name}.reward")
         else:
             yield from self._check_suite()
-        if self.samples > 1 and self._decoding().temperature == 0:
-            yield f"{self.name}.n: {self.samples} greedy answers are one answer; give a temperature, or n: 1"
+        decoding = self._decoding()
+        if self.samples > 1 and decoding is not None and decoding.temperature == 0:
+            where = "suite.decoding.temperature" if self.suite else "decoding.temperature"
+            yield f"{self.name}.n: {self.samples} greedy answers are one answer; give {where}, such as 0.7, or n: 1"
         # The default is for recipes that have such an arm; another name is meant.
         if self.control != type(self).model_fields["control"].default and self.control not in recipe.arms:
             yield f"{self.name}.control: no arm is called `{self.control}`{nearest(self.control, recipe.arms)}"
@@ -174,8 +177,8 @@ class EvaluateStage(DataStageSettings):
             warnings=[f"{each['label']}: {text}" for each in report["checkpoints"] for text in each["warnings"]],
         )
 
-    def _file(self) -> Any:
-        """The suite's name and content."""
+    def suite_file(self) -> tuple[str, SuiteFile]:
+        """The named suite's name and content. Raises `SuiteError`."""
         from eval.registry import find, label, with_overrides
 
         assert self.suite is not None
@@ -183,10 +186,16 @@ class EvaluateStage(DataStageSettings):
         return with_overrides(label(self.suite), file, self.overrides)
 
     def _name(self) -> str | None:
-        return None if self.suite is None else str(self._file()[0])
+        return None if self.suite is None else self.suite_file()[0]
 
-    def _decoding(self) -> Decoding:
-        return self.decoding if self.suite is None else self._file()[1].decoding
+    def _decoding(self) -> Decoding | None:
+        """None where there is no such suite, which another line says."""
+        from eval.suite_file import SuiteError
+
+        try:
+            return self.decoding if self.suite is None else self.suite_file()[1].decoding
+        except SuiteError:
+            return None
 
     def _check_suite(self) -> Iterator[str]:
         from eval.suite_file import SuiteError
@@ -196,7 +205,7 @@ class EvaluateStage(DataStageSettings):
 
         where = f"{self.name}.suite"
         try:
-            _, file = self._file()
+            _, file = self.suite_file()
             for reward in (file.reward, *file.also):
                 entry(reward)
             file.look()
@@ -210,6 +219,8 @@ class EvaluateStage(DataStageSettings):
         for label, path in self.checkpoints.items():
             try:
                 check_checkpoint(path)
+                if engine_kind(path) != "latent" and (line := without_template(path)):
+                    yield f"{self.name}.checkpoints.{label}: {line}"
             except EngineError as error:
                 yield f"{self.name}.checkpoints.{label}: {error}"
 
@@ -233,8 +244,7 @@ class EvaluateStage(DataStageSettings):
     def _rows(self, context: StageContext) -> Rows:
         if self.suite is None:
             return context.rows(self.data)
-        rows: Rows = self._file()[1].rows()
-        return rows
+        return self.suite_file()[1].rows()
 
     def _suite(self, context: StageContext, original: int) -> Suite:
         from eval.suite import Suite
@@ -244,9 +254,8 @@ class EvaluateStage(DataStageSettings):
         iterations = {} if number is None else {"iterations": number}  # absent, not None: other results stay comparable
         about = {"kind": engine.kind, "dtype": getattr(engine, "dtype", None), **iterations}
         if self.suite is not None:
-            name, file = self._file()
-            suite: Suite = file.suite(name, about, original)
-            return suite
+            name, file = self.suite_file()
+            return file.suite(name, about, original)
         data = context.recipe.data[self.data]
         return Suite(
             name=f"{data.task}:{self.data}",

@@ -1,0 +1,135 @@
+"""`trivium eval`: checkpoints on suites, and what can be done with their trials afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from pipelines.terminal import Runs, echo_columns, one_line, options_of, show
+
+if TYPE_CHECKING:
+    import click
+
+EXIT_NOT_MET = 1
+
+
+class _Group(TyperGroup):
+    """What is no command is a checkpoint: `eval CHECKPOINT` is short for `eval checkpoint CHECKPOINT`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["checkpoint", *args]
+        return super().parse_args(ctx, args)
+
+
+eval_app = typer.Typer(
+    cls=_Group,
+    help="Measure checkpoints: trivium eval CHECKPOINT --suite NAME.",
+    no_args_is_help=True,
+)
+
+
+@eval_app.command("checkpoint")
+def eval_checkpoint(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A model or adapter directory, or a hub name.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Such as limit=50, engine.kind=vllm, suite.decoding.temperature=0.7"
+        ),
+    ] = None,
+    suite: Annotated[
+        str, typer.Option("--suite", metavar="NAME[,NAME]", help="Names, rg:NAME, lm-eval:TASK or YAML files.")
+    ] = "",
+    k: Annotated[str, typer.Option("--k", metavar="K[,K]", help="The k of pass@k, pass^k and maj@k.")] = "1",
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="Answers to each problem; the largest k unless given.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="BASE", help="A checkpoint that is asked too, or a run that was.")
+    ] = None,
+    require: Annotated[
+        str | None, typer.Option(metavar="better|not-worse", help="Than BASE on every suite, else exit code 1.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="RUN", help="The run's name; eval-CHECKPOINT unless given.")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Check data, gold answers and lengths, say what would be asked, and stop.")
+    ] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Ask a checkpoint the problems of suites. What was asked before is kept; suites add up in one run."""
+    with one_line():
+        from pipelines import runner
+        from pipelines.eval_command import check_requirement, plan_lines, recipe_of, results_of, unmet
+        from pipelines.eval_tables import comparison_table, result_table
+        from pipelines.plan import Selection
+
+        check_requirement(require, against)
+        recipe = recipe_of(checkpoint, suite, k, n, against, name, overrides or [], runs)
+        root = runs / recipe.name
+        if plan:
+            show(plan_lines(recipe, root, typer.echo))
+            return
+        runner.run(recipe, root, Selection(), typer.echo)
+        results = results_of(recipe, root)
+        show(result_table(results), comparison_table(results))
+        typer.echo(f"report: {root / 'report.html'}")
+        failed = unmet(recipe, root, require)
+    if failed:
+        typer.echo(f"not {require}: {', '.join(failed)}", err=True)
+        raise typer.Exit(EXIT_NOT_MET)
+
+
+@eval_app.command("rescore")
+def eval_rescore(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its directory.")],
+    reward: Annotated[str | None, typer.Option(metavar="NAME", help="The reward to grade by.")] = None,
+    strict: Annotated[str | None, typer.Option(metavar="FORM", help="The form of strict extraction.")] = None,
+    flexible: Annotated[str | None, typer.Option(metavar="FORM", help="The form of flexible extraction.")] = None,
+    suite: Annotated[str | None, typer.Option(metavar="NAME", help="Of this suite alone.")] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Grade a run's saved answers again, without the model. The old numbers stay."""
+    with one_line():
+        from pipelines.errors import RunError
+        from pipelines.eval_tables import moved_table
+        from pipelines.rescore import rescore
+        from pipelines.store import find_run
+
+        forms = {key: value for key, value in (("strict", strict), ("flexible", flexible)) if value is not None}
+        if reward is None and not forms:
+            raise RunError("nothing to change: give --reward NAME, --strict FORM or --flexible FORM")
+        for each in rescore(find_run(run, runs).directory, reward, forms, suite):
+            show(moved_table(each))
+            typer.echo(f"written: {each.directory}")
+
+
+@eval_app.command("suites")
+def eval_suites() -> None:
+    """All suites."""
+    with one_line():
+        from eval.registry import entries
+
+        echo_columns(list(entries()))
+
+
+@eval_app.command("show")
+def eval_show(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A name, rg:NAME or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the suite, such as data.size=20")
+    ] = None,
+    count: Annotated[int, typer.Option("-n", min=1, help="How many problems.")] = 2,
+) -> None:
+    """A suite's settings, and its first problems as a model meets them."""
+    with one_line():
+        from pipelines.eval_command import suite_text
+
+        typer.echo(suite_text(suite, options_of(overrides or []), count))

@@ -1,0 +1,227 @@
+"""What `trivium eval` does: a recipe of evaluations made from its arguments, looked at, run and read back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pipelines.checkpoints import engine_kind
+from pipelines.errors import RecipeError, RunError
+from pipelines.evaluation import Stored, stored
+from pipelines.plan import legs, plan
+from pipelines.recipe import Recipe, validate
+from pipelines.runner import RECIPE_FILE, Say
+from pipelines.source import Source, assign, parse_assignment
+from pipelines.stage import StageSettings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from eval.suite_file import SuiteFile
+    from pipelines.stages.evaluate import EvaluateStage
+
+REQUIREMENTS = ("better", "not-worse")
+_COMMAND = "trivium eval"
+
+
+def recipe_of(
+    checkpoint: str,
+    suites: str,
+    ks: str,
+    n: int | None,
+    against: str | None,
+    name: str | None,
+    overrides: Sequence[str],
+    runs: Path,
+) -> Recipe:
+    """One evaluation for each suite, then a report. Suites that the run has already, with these weights, stay in it.
+
+    Raises `RecipeError` with a line for each thing that is wrong.
+    """
+    chosen = [each.strip() for each in suites.split(",") if each.strip()]
+    if not chosen:
+        raise RecipeError("name what to measure: --suite NAME[,NAME]; `trivium eval suites` lists them")
+    base = None if against is None or _run_of(against, runs) else against
+    label, base_label = _label(checkpoint), _label(base) if base else None
+    if base_label == label:
+        base_label = f"{label}-base"
+    # The base first: what is compared is the later one, with the first.
+    asked = ({base_label: base} if base and base_label else {}) | {label: checkpoint}
+    data: dict[str, Any] = {"name": name or f"eval-{label}", "engine": {"kind": _engine(asked)}}
+    stage: dict[str, Any] = {"checkpoints": asked, "k": _ks(ks)}
+    if n is not None:
+        stage["n"] = n
+    if against is not None and base is None:
+        stage["against"] = str(_run_of(against, runs))
+    of_suites: dict[str, Any] = {}
+    for keys, value in map(parse_assignment, overrides):
+        if keys[0] in ("engine", "seed"):
+            assign(data, keys, value, f"`{'.'.join(keys)}`")
+        elif keys[0] == "suite" and len(keys) > 1:
+            of_suites[".".join(keys[1:])] = value
+        else:
+            assign(stage, keys, value, f"`{'.'.join(keys)}`")
+    stages = [{"kind": "evaluate", "suite": each, "overrides": of_suites, **stage} for each in chosen]
+    for each in stages:
+        each["name"] = _stage_name(each["suite"], of_suites)
+    recipe = _recipe({**data, "stages": [*stages, {"kind": "report"}]})
+    return _with_earlier(recipe, runs / recipe.name, asked)
+
+
+def plan_lines(recipe: Recipe, root: Path, say: Say) -> Table:
+    """Looks at data, gold answers, and the room for prompts and answers; says how much would be asked.
+
+    Raises `RecipeError` for what would end the evaluation before anything is written.
+    """
+    from pipelines.tables import plan_table
+
+    parts = legs(recipe, root)
+    steps = plan(parts)
+    for step in steps:
+        if step.reason is not None and step.link.kind == "evaluate":
+            for line in _look(step.link.settings):
+                say(line)
+    return plan_table(steps, {step.leg.label + step.link.name for step in steps})
+
+
+def results_of(recipe: Recipe, root: Path) -> list[Stored]:
+    """The finished evaluations of this recipe, in its order."""
+    found = {each.name: each for each in stored(root)}
+    return [found[str(stage.name)] for stage in recipe.stages if stage.name in found]
+
+
+def unmet(recipe: Recipe, root: Path, require: str | None) -> list[str]:
+    """The suites on which the checkpoint is not `better`, or is worse, than what it was compared with."""
+    failed = []
+    for each in results_of(recipe, root):
+        last = each.result["checkpoints"][-1]["label"]
+        estimates = [pair["difference"]["estimate"] for pair in each.result["comparisons"] if pair["a"] == last]
+        low, high = (estimates[0]["low"], estimates[0]["high"]) if estimates else (None, None)
+        better = low is not None and low > 0
+        worse = high is not None and high < 0
+        if (require == "better" and not better) or (require == "not-worse" and (worse or high is None)):
+            failed.append(str(each.result["suite"]["name"]))
+    return failed
+
+
+def check_requirement(require: str | None, against: str | None) -> None:
+    """Raises `RunError` where there is no such requirement, or nothing to compare with."""
+    if require is not None and require not in REQUIREMENTS:
+        raise RunError(f"--require {require}: it is one of {', '.join(REQUIREMENTS)}")
+    if require is not None and against is None:
+        raise RunError("--require compares: name what with, --against BASE")
+
+
+def suite_text(reference: str, overrides: Mapping[str, Any], count: int) -> str:
+    """A suite's settings as YAML, then its first problems with all that is put around them."""
+    from eval.registry import find, label, with_overrides
+
+    name, file = with_overrides(label(reference), find(reference), overrides)
+    problems = _first(file, count)
+    suite = file.suite(name, {}, len(problems))
+    parts = [yaml.safe_dump({name: _shown(file)}, sort_keys=False, allow_unicode=True).rstrip()]
+    for problem in problems:
+        image = f" [image {problem.image}]" if problem.image else ""
+        turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in suite.messages(problem))
+        parts.append(f"--- {problem.id}{image}\n{turns}\ngold: {problem.answer}")
+    return "\n".join(parts)
+
+
+def _shown(file: SuiteFile) -> dict[str, Any]:
+    return file.model_dump(mode="json", exclude_defaults=True)
+
+
+def _first(file: SuiteFile, count: int) -> Sequence[Any]:
+    from tasks.registry import load, makes_problems
+
+    # Hard puzzles take a second each: no more are made than are shown.
+    size = {"size": count} if makes_problems(file.data["task"]) else {}
+    return load(**{**file.data, **size}).problems[:count]
+
+
+def _look(settings: StageSettings) -> Iterator[str]:
+    from eval.grading import refused_golds
+    from rewards.registry import load
+    from tasks.problem import TaskError
+
+    stage: EvaluateStage = settings  # type: ignore[assignment]
+    name, file = stage.suite_file()
+    rows = file.rows()
+    problems = rows.problems[: stage.limit]
+    refused = refused_golds(problems, load(file.reward))
+    if refused:
+        shown = ", ".join(f"{problem} ({why})" for problem, why in refused[:3])
+        raise TaskError(f"{name}: {len(refused)} gold answers are not accepted by {file.reward}: {shown}")
+    asked = len(problems) * stage.samples * len(stage.checkpoints)
+    lost = "".join(f", {number} left out: {reason}" for reason, number in rows.left_out.items())
+    times = f"{stage.samples} answers × {len(stage.checkpoints)} checkpoints"
+    yield f"{name}: {len(problems)} problems × {times} = {asked}{lost}"
+
+
+def _recipe(data: dict[str, Any]) -> Recipe:
+    return validate(Source(data, _COMMAND))
+
+
+def _with_earlier(recipe: Recipe, root: Path, asked: Mapping[str, str]) -> Recipe:
+    """The recipe with those evaluations of an earlier command that are still up to date, in front."""
+    path = root / RECIPE_FILE
+    if not path.is_file():
+        return recipe
+    earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
+    names = {stage.name for stage in recipe.stages}
+    same = earlier.get("engine") == recipe.dump()["engine"] and earlier.get("seed") == recipe.seed
+    kept = [
+        stage
+        for stage in earlier.get("stages", ())
+        if same and stage["kind"] == "evaluate" and stage["name"] not in names and stage.get("checkpoints") == asked
+    ]
+    if not kept:
+        return recipe
+    values = recipe.dump()
+    both = _recipe({**values, "stages": [*kept, *values["stages"]]})
+    due = {step.link.name for step in plan(legs(both, root)) if step.reason is not None}
+    kept = [stage for stage in kept if stage["name"] not in due]
+    return _recipe({**values, "stages": [*kept, *values["stages"]]})
+
+
+def _engine(asked: Mapping[str, str]) -> str:
+    kinds = {label: engine_kind(path) for label, path in asked.items()}
+    if len(set(kinds.values())) > 1:
+        both = " and ".join(f"{label} is for engine {kind}" for label, kind in kinds.items())
+        raise RecipeError(f"{both}: evaluate each by itself, then give the other's run: --against RUN allow=[engine]")
+    return next(iter(kinds.values()))
+
+
+def _ks(text: str) -> list[int]:
+    try:
+        return [int(each) for each in text.split(",")]
+    except ValueError:
+        raise RecipeError(f"--k {text}: give numbers, such as --k 1,8") from None
+
+
+def _run_of(name: str, runs: Path) -> Path | None:
+    """The directory of a run of that name, or at that place."""
+    return next((each for each in (runs / name, Path(name)) if (each / RECIPE_FILE).is_file()), None)
+
+
+def _label(path: str) -> str:
+    """A name for a checkpoint: the end of its path, with the run and stage that made it."""
+    place = Path(path)
+    parts = place.resolve().parts if place.exists() else place.parts
+    wanted = parts[-3:-1] if parts[-1] == "checkpoint" else parts[-1:]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", "-".join(wanted)).strip("-") or "checkpoint"
+
+
+def _stage_name(suite: str, overrides: Mapping[str, Any]) -> str:
+    from eval.registry import find, label, with_overrides
+    from eval.suite_file import SuiteError
+
+    try:
+        name = with_overrides(label(suite), find(suite), overrides)[0]
+    except SuiteError:
+        name = label(suite)  # The check of the stage says what is wrong.
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")

@@ -1,0 +1,72 @@
+"""Evaluations on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipelines.tables import new_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pipelines.evaluation import Stored
+    from pipelines.rescore import Rescored
+
+
+def result_table(results: Sequence[Stored]) -> Table:
+    """Suites × checkpoints: accuracy with its interval, what had no answer, and pass@k where it was asked."""
+    ks = sorted({name for each in results for found in each.result["checkpoints"] for name in found["metrics"]})
+    table = new_table(
+        "suite", "checkpoint", "problems", "%", "95 %", "flexible %", "unparsed %", "truncated %", "ungraded %",
+        "tokens", *(f"{name} %" for name in ks), right=8 + len(ks),
+    )  # fmt: skip
+    for each in results:
+        for found in each.result["checkpoints"]:
+            trials = found["trials"]
+            shares = [_percent(found["outcomes"][name] / trials) for name in ("unparsed", "truncated", "ungraded")]
+            tokens = "" if found["mean_tokens"] is None else f"{found['mean_tokens']:.0f}"
+            more = [_percent(found["metrics"].get(name, {}).get("value")) for name in ks]
+            table.add_row(
+                each.result["suite"]["name"], found["label"], str(each.result["problems"]["used"]),
+                _percent(found["accuracy"]["value"]), _interval(found["accuracy"]), _percent(found["flexible"]),
+                *shares, tokens, *more,
+            )  # fmt: skip
+    return table
+
+
+def comparison_table(results: Sequence[Stored]) -> Table:
+    """The paired differences, in points."""
+    table = new_table("suite", "difference", "points", "95 %", "p (Holm)", "verdict", right=0)
+    for each in results:
+        for pair in each.result["comparisons"]:
+            estimate = pair["difference"]["estimate"]
+            p = "" if pair["p_holm"] is None else f"{pair['p_holm']:.3g}"
+            value = "" if estimate["value"] is None else f"{100 * estimate['value']:+.1f}"
+            names = f"{pair['a']} − {pair['b']}"
+            table.add_row(each.result["suite"]["name"], names, value, _interval(estimate, "+"), p, pair["verdict"])
+    return table
+
+
+def moved_table(rescored: Rescored) -> Table:
+    """How many verdicts a rescoring moved from what to what, and the two accuracies."""
+    table = new_table("suite", "checkpoint", "% before", "% now", "verdicts moved", right=0)
+    now = {each["label"]: each["accuracy"]["value"] for each in rescored.result["checkpoints"]}
+    for before in rescored.of.result["checkpoints"]:
+        moved = rescored.moved[before["label"]]
+        ways = ", ".join(f"{a} → {b} {count}" for (a, b), count in sorted(moved.items())) or "none"
+        table.add_row(
+            rescored.result["suite"]["name"], before["label"], _percent(before["accuracy"]["value"]),
+            _percent(now[before["label"]]), ways,
+        )  # fmt: skip
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _interval(estimate: Mapping[str, Any], sign: str = "") -> str:
+    if estimate["low"] is None:
+        return estimate["reason"] or ""
+    return f"[{100 * estimate['low']:{sign}.1f}, {100 * estimate['high']:{sign}.1f}]"

@@ -1,0 +1,62 @@
+"""What commands share: errors in one line, tables, options. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXIT_MISTAKE = 2
+EXIT_INTERRUPTED = 130
+
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs are kept.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its directory.")]
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Turns the user's mistakes into one line and exit code 2, an interruption into a word on how to go on."""
+    from pipelines.errors import Interrupted, explain
+
+    try:
+        yield
+    except Interrupted as interruption:
+        command = shlex.join(["trivium", *sys.argv[1:]])
+        typer.echo(f"stopped: {interruption}; to go on: {command}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        typer.echo(f"error: {message}", err=True)
+        raise typer.Exit(EXIT_MISTAKE) from None
+
+
+def options_of(assignments: Sequence[str]) -> dict[str, Any]:
+    """`a.b=VALUE` of the command line as dotted key -> value. Raises `RecipeError`."""
+    from pipelines.source import parse_assignment
+
+    return {".".join(keys): value for keys, value in map(parse_assignment, assignments)}
+
+
+def echo_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Aligned text without a table's imports, for the commands that have to be quick."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def show(*tables: object) -> None:
+    """Prints tables, wide where what reads them is no terminal."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160  # Not 80: what reads a pipe can take long lines.
+    for table in tables:
+        console.print(table)
