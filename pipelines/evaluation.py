@@ -14,6 +14,7 @@ from pipelines.errors import RunError
 from pipelines.files import whole, write_json
 from pipelines.machine import provenance
 from pipelines.manifest import MANIFEST_FILE, Manifest
+from pipelines.metrics import METRICS_FILE, Metrics
 from pipelines.stage import Number
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 TRIALS_FILE = "trials.jsonl"
 RESULT_FILE = "eval.json"
-TIMING_FILE = "timing.json"
-"""Seconds for one answer of each checkpoint, apart from the result: a result made twice is the same file."""
 KINDS = ("evaluate", "rescore")
 """Stages that write a result."""
 
@@ -44,10 +43,15 @@ class Stored:
 
     @property
     def timing(self) -> Mapping[str, float | None]:
-        """Checkpoint -> seconds of generation for one answer, at the batch size of that run."""
-        path = self.directory / TIMING_FILE
-        found: Mapping[str, float | None] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return found
+        """Checkpoint -> seconds of generation for one answer, at the batch size of that run.
+
+        Of the run's metrics, not of the result: a result that is made twice is the same file.
+        """
+        return {
+            each["answers_of"]: each["seconds"]
+            for each in Metrics(self.directory.parent / METRICS_FILE).read()
+            if each["stage"] == self.directory.name and "answers_of" in each
+        }
 
     def evaluated(self) -> list[Evaluated]:
         """Each checkpoint with its trials. Raises `TrialError` where a file of them cannot be read."""
@@ -154,7 +158,7 @@ def provenance_of(
 
 
 def write_result(directory: Path, result: Mapping[str, Any], results: Sequence[Evaluated]) -> None:
-    """Writes the trials of each checkpoint, how long an answer took, then `eval.json`."""
+    """Writes the trials of each checkpoint, then `eval.json`."""
     from eval.trial import dump
 
     for each, shown in zip(results, result["checkpoints"], strict=True):
@@ -162,10 +166,6 @@ def write_result(directory: Path, result: Mapping[str, Any], results: Sequence[E
         place.parent.mkdir(exist_ok=True)
         with whole(place) as path:
             path.write_text("".join(dump(trial) + "\n" for trial in each.trials), encoding="utf-8")
-    timed = {each.label: [trial.seconds for trial in each.trials if trial.seconds is not None] for each in results}
-    write_json(
-        directory / TIMING_FILE, {label: sum(each) / len(each) if each else None for label, each in timed.items()}
-    )
     write_json(directory / RESULT_FILE, result)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from pipelines.files import write_text
 
+METRICS_FILE = "metrics.jsonl"
+
 
 class Metrics:
     """Appends to, and tidies, one `metrics.jsonl`.
@@ -37,7 +39,7 @@ class Metrics:
         self._rewrite([record for record in self.read() if record["stage"] != stage])
 
     def settle(self, stage: str) -> None:
-        """Keeps the last of the records of `stage` that speak of one step (or, without `step`, say the same)."""
+        """Keeps the last of the records of `stage` that speak of one step (or, without `step`, say the same at another time)."""
         kept: dict[str, dict[str, Any]] = {}
         for number, record in enumerate(self.read()):
             kept[str(number) if record["stage"] != stage else _identity(record)] = record
@@ -64,4 +66,4 @@ class Metrics:
 def _identity(record: Mapping[str, Any]) -> str:
     if "step" in record:
         return json.dumps(["step", record.get("phase"), record["step"]])
-    return json.dumps({key: value for key, value in record.items() if key != "time"}, sort_keys=True)
+    return json.dumps({key: value for key, value in record.items() if key not in ("time", "seconds")}, sort_keys=True)

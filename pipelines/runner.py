@@ -16,7 +16,7 @@ from pipelines.errors import Interrupted, RunError, explain
 from pipelines.files import remove, sweep, write_json, write_text
 from pipelines.lock import locked
 from pipelines.manifest import ATTEMPT_FILE, MANIFEST_FILE, Manifest, output_files
-from pipelines.metrics import Metrics
+from pipelines.metrics import METRICS_FILE, Metrics
 from pipelines.plan import Selection, Step, legs, plan, read_by
 from pipelines.recipe import Recipe
 from pipelines.shards import KEY_FILE
@@ -24,7 +24,6 @@ from pipelines.stage import StageHandle, StageResult
 from pipelines.stop import Stop, polite_signals
 
 RECIPE_FILE = "recipe.yaml"
-METRICS_FILE = "metrics.jsonl"
 Say = Callable[[str], None]
 
 

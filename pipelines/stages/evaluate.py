@@ -169,6 +169,9 @@ class EvaluateStage(DataStageSettings):
             allow=self.allow,
         )
         write_result(context.directory, report, results)
+        for each in results:
+            seconds = [trial.seconds for trial in each.trials if trial.seconds is not None]
+            context.log({"answers_of": each.label, "seconds": sum(seconds) / len(seconds) if seconds else None})
         return StageResult(
             rows_in=len(problems) + sum(rows.left_out.values()),
             rows_out=len(problems),
