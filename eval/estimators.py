@@ -60,7 +60,10 @@ METRICS: Mapping[str, Callable[[Tally, int], Fraction | None]] = {
 
 
 def metrics_at(problems: Sequence[Tally], k: int, *, draws: int = DRAWS) -> dict[str, Estimate]:
-    """The suite's `pass@k`, `pass^k`, `maj@k` and `consistency@k`, each under its name with the number for k."""
+    """The suite's `pass@k`, `pass^k`, `maj@k` and `consistency@k`, each under its name with the number for k.
+
+    With k = 1 they all say the same, and `pass@1` stands alone.
+    """
     found = {
         f"{name}{k}": over_problems(
             [metric(problem, k) for problem in problems],
@@ -69,8 +72,9 @@ def metrics_at(problems: Sequence[Tally], k: int, *, draws: int = DRAWS) -> dict
             draws=draws,
         )
         for name, metric in METRICS.items()
+        if k > 1 or metric is pass_at_k
     }
-    return {**found, f"consistency@{k}": consistency(problems, k, draws=draws)}
+    return found if k == 1 else {**found, f"consistency@{k}": consistency(problems, k, draws=draws)}
 
 
 def over_problems(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from eval.estimators import metrics_at, over_problems, pass_at_k
 from eval.phases import PHASES, Phase, first_failures
@@ -46,7 +46,8 @@ class Summary:
     no_vote: int
     """Problems of which no graded trial has an answer: 0 in `maj@k`."""
     mean_tokens: float | None
-    mean_seconds: float | None
+    mean_seconds: float | None = field(compare=False)
+    """Not compared: the same trials made twice are the same result."""
     phases: tuple[Phase, ...]
     """Where trials fail first."""
     kinds: Mapping[str, Estimate]
@@ -95,7 +96,7 @@ def summarise(
     outcomes = count_outcomes(trials)
     graded = [trial for trial in trials if trial.outcome != "ungraded"]
     accuracy = accuracy_of(trials, draws=draws)
-    metrics = {k: metrics_at(tallies, k, draws=draws) for k in sorted(set(ks))}
+    metrics = {k: {"pass@1": accuracy} if k == 1 else metrics_at(tallies, k, draws=draws) for k in sorted(set(ks))}
     factors = _by_factor(trials, draws)
     among_finished = _mean([trial.score or 0.0 for trial in graded if trial.outcome != "truncated"])
     return Summary(
