@@ -49,7 +49,13 @@ _ENTRIES = {
             "answer_format", "rewards.forms:answer_format", 1, "1 for reasoning, then one <answer>, and nothing else"
         ),
         Entry(
-            "choice", "rewards.builtin:choice", 1, "1 where the letter or the text of the right option is the answer"
+            "choice", "rewards.builtin:choice", 2, "1 where the letter or the text of the right option is the answer"
+        ),
+        Entry(
+            "choice_or_value",
+            "rewards.builtin:choice_or_value",
+            1,
+            "`choice` where there are options, else 1 for the gold number or text",
         ),
         Entry(
             "countdown", "rewards.puzzles:countdown", 1, "1 where the expression uses the numbers and gives the target"

@@ -22,6 +22,10 @@ SAMPLES: Mapping[str, Sequence[Row]] = {
         {"answer": "B", "choices": ["red", "blue", "green"], RIGHT: "B"},
         {"answer": "green", "choices": ["red", "blue", "green"], RIGHT: "The answer is (C)"},
     ],
+    "choice_or_value": [
+        {"answer": "B", "choices": ["red", "blue", "green"], "precision": None, RIGHT: "blue"},
+        {"answer": "1.2", "choices": None, "precision": 1.0, RIGHT: "1.21"},
+    ],
     "countdown": [
         {"numbers": [2, 8, 50], "target": 84, RIGHT: "(50-8)*2"},
         {"numbers": [3, 5, 7], "target": 26, RIGHT: "3*7+5"},

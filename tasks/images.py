@@ -66,15 +66,15 @@ def without_bad_images(rows: Rows, what: str) -> Rows:
     # Decoding releases the interpreter's lock.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = threads.map(lambda picture: problem_with(Path(picture.path)), rows.pictures)
-        bad = {picture.id: reason for picture, reason in zip(rows.pictures, found, strict=True) if reason}
+        bad = {picture.path: reason for picture, reason in zip(rows.pictures, found, strict=True) if reason}
     if not bad:
         return rows
-    asked = Counter(problem.cluster for problem in rows.problems if problem.image)
+    asked = Counter(problem.image for problem in rows.problems)
     dropped = Counter(dict(rows.dropped))
-    for identity, reason in bad.items():
-        dropped[reason] += asked[identity] or 1
-    problems = [problem for problem in rows.problems if not problem.image or problem.cluster not in bad]
-    pictures = [picture for picture in rows.pictures if picture.id not in bad]
+    for path, reason in bad.items():
+        dropped[reason] += asked[path] or 1
+    problems = [problem for problem in rows.problems if problem.image not in bad]
+    pictures = [picture for picture in rows.pictures if picture.path not in bad]
     if not problems and not pictures:
         raise TaskError(f"{what}: nothing to work on ({', '.join(f'{n} {r}' for r, n in sorted(dropped.items()))})")
     return Rows(problems, pictures, tuple(sorted(dropped.items())))

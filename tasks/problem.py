@@ -64,5 +64,5 @@ class Rows:
     @property
     def left_out(self) -> Mapping[str, int]:
         """`dropped`, and as `no_question` the images about which no problem asks: what a labelled set cannot use."""
-        silent = len({picture.id for picture in self.pictures} - {problem.cluster for problem in self.problems})
+        silent = len({picture.path for picture in self.pictures} - {problem.image for problem in self.problems})
         return {**dict(self.dropped), **({"no_question": silent} if silent else {})}

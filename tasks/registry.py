@@ -145,9 +145,9 @@ def _cut(rows: Rows, skip: int, take: int | None, what: str) -> Rows:
     end = count if take is None else skip + take
     pictures = rows.pictures[skip:end]
     behind = len(rows.pictures)
-    wanted_ids = {picture.id for picture in pictures}
+    wanted = {picture.path for picture in pictures}
     kept_blind = {problem.id for problem in blind[max(0, skip - behind) : max(0, end - behind)]}
-    kept = [p for p in rows.problems if (p.cluster in wanted_ids if p.image else p.id in kept_blind)]
+    kept = [p for p in rows.problems if (p.image in wanted if p.image else p.id in kept_blind)]
     return Rows(kept, pictures, rows.dropped)
 
 

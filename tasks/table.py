@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks import choices as multiple
 from tasks.columns import FORMATS, ON_THE_HUB, is_local, local_columns
+from tasks.faults import Fault, Faults
 from tasks.kept import kept
 from tasks.problem import CALL_NAMES, Picture, Problem, Rows, TaskError
 
 FIELDS = ("question", "answer", "image", "id", "kind", "conversations")
+"""What a table may have under these names."""
+MAPPED = ("choices", "cluster", "context")
+"""What it has where `columns` says so."""
 
 
 def load(
@@ -21,38 +27,49 @@ def load(
     images: str | None = None,
     subset: str | None = None,
     file: str | None = None,
+    gold: str | None = None,
+    marker: str | None = None,
+    image_subset: str | None = None,
 ) -> Rows:
     """The rows of `source` as problems, and their images.
 
-    `columns` maps our fields (`question`, `answer`, `image`, `id`, `kind`, or `conversations` for LLaVA-style turns,
-    of which the first exchange is taken) to the table's; a field keeps its own name unless mapped. `images` is the
-    folder that image paths are relative to. `subset` and `file` choose a configuration or one file of a hub dataset.
-    All other columns but images are the problems' `columns`, for their reward.
-    Rows without question and answer, or without any text and image, are counted by reason; images are not decoded here.
-    Raises `TaskError`.
+    `columns` maps our fields to the table's columns. `question`, `answer`, `image`, `id`, `kind` and `conversations`
+    (LLaVA-style turns, of which the first exchange is taken) keep their own names unless mapped. Only where mapped:
+    `choices` are a multiple-choice question's options (a list, a mapping with lists `text` and `label`, or text with
+    `Options: A: …, B: …` in it), which are shown as lettered lines behind the question; the answer becomes the letter
+    of the one that the table says is right by `gold`: its `label` (unless given), its `index` from 0, or its `text`.
+    `cluster` are the problems that go together in an interval, those of an image unless mapped. `context` is put before
+    the question.
+    `marker` is text behind whose last occurrence the answer stands (`####`). `images` is the folder that image paths
+    are relative to; with `image_subset`, a configuration of the source that has columns `id` and `image`, our `image`
+    is such an id. `subset` and `file` choose a configuration or one file of a hub dataset.
+    All other columns but images are the problems' `columns`, for their reward, and `choices` as a list of texts.
+    Rows without question and answer, without any text and image, or with options that cannot be read are counted and
+    named, from 0; images are not decoded here. Raises `TaskError`.
     """
-    import datasets
-
-    names = _names(source, columns)
+    names = _names(source, columns, gold, marker)
     table = _open(split, source, subset, file)
-    # Images stay bytes: one that cannot be decoded is a row to count, not an end to reading.
-    for column, feature in table.features.items():
-        if isinstance(feature, datasets.Image):
-            table = table.cast_column(column, datasets.Image(decode=False))
     _check_columns(source, columns, names, set(table.column_names))
-    dropped: Counter[str] = Counter()
-    # Images would fill the memory, also inside of lists.
-    pictured = {column for column, feature in table.features.items() if "Image(" in repr(feature)}
-    further = _further(set(table.column_names) - pictured, names)
-    folder = Path(images).expanduser() if images else None
-    problems = list(_problems(table, names, further, folder, source, dropped))
-    pictures = {p.cluster: Picture(p.cluster, p.image) for p in problems if p.image}
+    table, pictured = _undecoded(table)
+    reader = _Reader(
+        names,
+        sorted(_further(set(table.column_names) - pictured, names)),
+        Path(images).expanduser() if images else None,
+        gold or multiple.GOLD[0],
+        marker,
+        _joined(split, source, image_subset) if image_subset else None,
+    )
+    faults = Faults()
+    problems, pictures = [], {}
+    for problem, picture in reader.read(table, faults):
+        problems.append(problem)
+        if picture:
+            pictures[picture.path] = picture
     if not problems:
-        raise TaskError(
-            f"{source}: no usable row ({', '.join(f'{n} {r}' for r, n in sorted(dropped.items())) or 'empty'})"
-        )
-    asked = [p for p in problems if p.question and p.answer]
-    return Rows(asked, tuple(pictures.values()), tuple(sorted(dropped.items())))
+        told = ", ".join(f"{number} {reason}" for reason, number in faults.dropped) or "empty"
+        raise TaskError(f"{source}: no usable row ({told})")
+    asked = [problem for problem in problems if problem.question and problem.answer]
+    return Rows(asked, tuple(pictures.values()), faults.dropped)
 
 
 def check(
@@ -62,10 +79,15 @@ def check(
     images: str | None = None,
     subset: str | None = None,
     file: str | None = None,
+    gold: str | None = None,
+    marker: str | None = None,
+    image_subset: str | None = None,
 ) -> str | None:
     """Raises `TaskError` where a local table or its columns are missing; for a hub dataset, a line that says so."""
-    names = _names(source, columns)
+    names = _names(source, columns, gold, marker)
     path = Path(source).expanduser()
+    if _in_parts(path):
+        return f"{source} is a copy of a dataset of the hub: its columns are looked at when it is loaded"
     if not path.exists() and not is_local(source):
         return ON_THE_HUB.format(source)
     if images is not None and not Path(images).expanduser().is_dir():
@@ -77,17 +99,26 @@ def check(
 def columns(split: str, source: str, columns: Mapping[str, str] | None = None, **others: Any) -> frozenset[str] | None:
     """The names of its problems' `columns`, images among them; None for a dataset on the hub."""
     path = Path(source).expanduser()
-    return _further(local_columns(path, split, source), _names(source, columns)) if path.exists() else None
+    if _in_parts(path) or not path.exists():
+        return None
+    names = _names(source, columns, None, None)
+    return _further(local_columns(path, split, source), names) | ({"choices"} & names.keys())
 
 
 def _further(present: Collection[str], names: Mapping[str, str]) -> frozenset[str]:
     return frozenset(present) - {*names, *names.values(), *CALL_NAMES}
 
 
-def _names(source: str, columns: Mapping[str, str] | None) -> dict[str, str]:
+def _names(source: str, columns: Mapping[str, str] | None, gold: str | None, marker: str | None) -> dict[str, str]:
     names = {field: field for field in FIELDS} | dict(columns or {})
-    if unknown := set(names) - set(FIELDS):
-        raise TaskError(f"{source}: columns maps {sorted(unknown)}, which are none of {', '.join(FIELDS)}")
+    if unknown := set(names) - {*FIELDS, *MAPPED}:
+        raise TaskError(f"{source}: columns maps {sorted(unknown)}, which are none of {', '.join((*FIELDS, *MAPPED))}")
+    if gold is not None and gold not in multiple.GOLD:
+        raise TaskError(f"{source}: gold is one of {', '.join(multiple.GOLD)}, not {gold!r}")
+    if gold is not None and "choices" not in names:
+        raise TaskError(f"{source}: gold says which of the options is right: name their column, columns.choices")
+    if marker is not None and not (isinstance(marker, str) and marker.strip()):
+        raise TaskError(f"{source}: marker is the text that the answer stands behind, not {marker!r}")
     return names
 
 
@@ -101,6 +132,15 @@ def _check_columns(
         raise TaskError(f"{source}: neither a question nor an image column; it has {', '.join(sorted(present))}")
 
 
+def _in_parts(path: Path) -> bool:
+    """Whether it is a local copy of a hub dataset: a folder that is no saved dataset, with tables somewhere in it."""
+    return path.is_dir() and not _is_saved(path) and any(each.suffix in FORMATS for each in path.rglob("*.*"))
+
+
+def _is_saved(path: Path) -> bool:
+    return (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()
+
+
 def _open(split: str, source: str, subset: str | None, file: str | None) -> Any:
     import datasets
 
@@ -110,9 +150,11 @@ def _open(split: str, source: str, subset: str | None, file: str | None) -> Any:
             if path.suffix not in FORMATS:
                 raise TaskError(f"{source}: not one of {', '.join(sorted(FORMATS))}")
             return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split="train")
-        if path.is_dir() and ((path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()):
+        if path.is_dir() and _is_saved(path):
             loaded = datasets.load_from_disk(str(path))
             return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+        if _in_parts(path):
+            return datasets.load_dataset(str(path), subset, split=split, data_files=file)
         if is_local(source):
             raise TaskError(f"{source}: no such file or saved dataset")
         return datasets.load_dataset(source, subset, split=split, data_files=file)
@@ -124,37 +166,100 @@ def _open(split: str, source: str, subset: str | None, file: str | None) -> Any:
         ) from error
 
 
-def _problems(
-    table: Any,
-    names: Mapping[str, str],
-    further: Collection[str],
-    images: Path | None,
-    source: str,
-    dropped: Counter[str],
-) -> Iterator[Problem]:
-    known: Counter[str] = Counter()
-    for number, row in enumerate(table):
-        question, answer = _texts(row, names)
-        image, image_id = _image(row.get(names["image"]), images)
-        if not image and not (question and answer):
-            dropped["empty"] += 1
-            continue
-        identity = str(row.get(names["id"]) if row.get(names["id"]) is not None else number)
-        # An id is one problem's: of rows that share one, the second is called `id#2`, in the order of the table.
-        known[identity] += 1
-        if known[identity] > 1:
-            identity = f"{identity}#{known[identity]}"
-        kind = str(row.get(names["kind"]) or "")
-        own = {name: row[name] for name in sorted(further)}
-        yield Problem(identity, question, answer, image, image_id or identity, kind, own)
+def _undecoded(table: Any) -> tuple[Any, set[str]]:
+    """The table with images as bytes, and the columns that have any: one that cannot be decoded is a row to count."""
+    import datasets
+
+    for column, feature in table.features.items():
+        if isinstance(feature, datasets.Image):
+            table = table.cast_column(column, datasets.Image(decode=False))
+    # Images would fill the memory, also inside of lists.
+    return table, {column for column, feature in table.features.items() if "Image(" in repr(feature)}
 
 
-def _texts(row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, str]:
-    turns = row.get(names["conversations"])
-    if turns:
-        said = [str(turn.get("value", turn.get("content", ""))).replace("<image>", "").strip() for turn in turns]
-        return (said[0], said[1]) if len(said) > 1 else (said[0], "")
-    return str(row.get(names["question"]) or "").strip(), str(row.get(names["answer"]) or "").strip()
+def _joined(split: str, source: str, subset: str) -> Mapping[str, tuple[str | None, str]]:
+    """Id → (path, id) of the images of another configuration."""
+    table = _open(split, source, subset, None)
+    if missing := {"id", "image"} - set(table.column_names):
+        there = ", ".join(sorted(table.column_names))
+        raise TaskError(f"{source}: {subset} has no column {min(missing)!r}; it has {there}")
+    return {str(row["id"]): _image(row["image"], None) for row in _undecoded(table)[0]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Makes problems of rows. `joined` are the images that the column of images names, where it does."""
+
+    names: Mapping[str, str]
+    further: Collection[str]
+    images: Path | None
+    gold: str
+    marker: str | None
+    joined: Mapping[str, tuple[str | None, str]] | None
+
+    def read(self, table: Any, faults: Faults) -> Iterator[tuple[Problem, Picture | None]]:
+        """The problems that can be made, and their pictures; the other rows go to `faults`."""
+        known: Counter[str] = Counter()
+        for number, row in enumerate(table):
+            try:
+                question, answer, options = self._asked(row)
+                image, image_id = self._pictured(row)
+                if not image and not (question and answer):
+                    raise Fault("empty")
+            except Fault as fault:
+                faults.add(str(fault), number)
+                continue
+            identity = _text(self._cell(row, "id")) or str(number)
+            # An id is one problem's: of rows that share one, the second is called `id#2`, in the order of the table.
+            known[identity] += 1
+            if known[identity] > 1:
+                identity = f"{identity}#{known[identity]}"
+            cluster = _text(self._cell(row, "cluster")) or image_id or identity
+            own = {**{name: row[name] for name in self.further}, **options}
+            kind = _text(self._cell(row, "kind"))
+            problem = Problem(identity, question, answer, image, cluster, kind, own)
+            yield problem, Picture(image_id, image) if image else None
+
+    def _cell(self, row: Mapping[str, Any], field: str) -> Any:
+        return row.get(self.names[field]) if field in self.names else None
+
+    def _asked(self, row: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
+        """Question, answer, and the column `choices` where there is one."""
+        if turns := self._cell(row, "conversations"):
+            said = [str(turn.get("value", turn.get("content", ""))).replace("<image>", "").strip() for turn in turns]
+            return said[0], said[1] if len(said) > 1 else "", {}
+        question, answer = _text(self._cell(row, "question")), _text(self._cell(row, "answer"))
+        if self.marker and answer:
+            _, found, answer = answer.rpartition(self.marker)
+            if not found:
+                raise Fault(f"its answer has no {self.marker!r}")
+            answer = answer.strip()
+        if "choices" not in self.names:
+            return self._in_context(row, question), answer, {}
+        options = multiple.read(self._cell(row, "choices"))
+        if options is None:
+            return self._in_context(row, question), answer, {"choices": None}
+        if question:
+            question = options.behind(question)
+        letter = options.letter(answer, self.gold) if answer else ""
+        return self._in_context(row, question), letter, {"choices": list(options.texts)}
+
+    def _in_context(self, row: Mapping[str, Any], question: str) -> str:
+        context = _text(self._cell(row, "context"))
+        return f"Context: {context}\n{question}" if context and question else question
+
+    def _pictured(self, row: Mapping[str, Any]) -> tuple[str | None, str]:
+        value = self._cell(row, "image")
+        if self.joined is None:
+            return _image(value, self.images)
+        found = self.joined.get(_text(value))
+        if found is None:
+            raise Fault("its image is not among those of image_subset")
+        return found
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
 
 
 def _image(value: Any, folder: Path | None) -> tuple[str | None, str]:

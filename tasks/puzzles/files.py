@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import csv
 import random
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tasks.columns import ON_THE_HUB, is_local, local_columns
 from tasks.draw import seed64
+from tasks.faults import Faults
 from tasks.problem import Problem, Rows, TaskError
 
-NAMED = 3
-"""Rows that are named of each kind of fault."""
 _FIELDS = ("question", "answer")
 
 
@@ -49,14 +46,14 @@ def problems(
         again = _of_folder(path, split, signs) if unit == "row" else _of_csv(path, source)
         rows = (row for number, row in enumerate(again) if number in drawn)
     found: list[Problem] = []
-    faults: dict[str, list[int]] = defaultdict(list)
+    faults = Faults(unit)
     for row in rows:
         made = read(row) if isinstance(row, Row) else "other number of fields"
         if isinstance(made, Problem):
             found.append(made)
         else:
-            faults[made].append(row.place if isinstance(row, Row) else row)
-    dropped = tuple((_named(reason, places, unit), len(places)) for reason, places in sorted(faults.items()))
+            faults.add(made, row.place if isinstance(row, Row) else row)
+    dropped = faults.dropped
     if not found:
         told = "; ".join(f"{number} of {reason}" for reason, number in dropped) or "it is empty"
         raise TaskError(f"{source}, split {split}: no row can be used: {told}")
@@ -74,11 +71,6 @@ def check(split: str, source: str, size: int | None, seed: int) -> str | None:
     if unit == "line":
         _check_header(local_columns(path, split, source), source)
     return None
-
-
-def _named(reason: str, places: list[int], unit: str) -> str:
-    listed = ", ".join(map(str, islice(places, NAMED))) + (", …" if len(places) > NAMED else "")
-    return f"{reason} ({unit}{'s' if len(places) > 1 else ''} {listed})"
 
 
 def _file(source: str, split: str) -> tuple[Path, str]:

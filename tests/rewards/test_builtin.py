@@ -98,3 +98,52 @@ def test_short_falls_from_the_target_to_twice_it() -> None:
     ids = [[0] * length for length in (0, 10, 15, 20, 40)]
     assert forms.short([""] * 5, [""] * 5, completion_ids=ids, target=10) == [1.0, 1.0, 0.5, 0.0, 0.0]
     assert forms.short([""], ["one two three"], target=2) == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("completion", "gold", "expected"),
+    [
+        ("A", "A", (1.0, None)),
+        ("(a).", "B", (0.0, None)),
+        ("B", "B", (1.0, None)),
+        ("C", "C", (1.0, None)),
+        ("D", "A", (1.0, None)),
+    ],
+)
+def test_a_letter_alone_is_a_label_before_it_is_a_text(
+    completion: str, gold: str, expected: tuple[float, str | None]
+) -> None:
+    """The parts of a diagram are named by letters: those of the options come first, then the texts."""
+    assert one(builtin.choice, completion, answer=gold, choices=["D", "A", "B"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("completion", "gold", "choices", "precision", "expected"),
+    [
+        ("(B)", "B", ["3", "4"], None, (1.0, None)),
+        ("4", "B", ["3", "4"], 1.0, (1.0, None)),
+        ("5", "B", ["3", "4"], None, (0.0, "unparsed")),
+        ("4.0", "4", None, None, (1.0, None)),
+        ("$1,204", "1204", [], None, (1.0, None)),
+        ("4.01", "4", None, None, (0.0, None)),
+        ("1.249", "1.2", None, 1.0, (1.0, None)),
+        ("1.26", "1.2", None, 1.0, (0.0, None)),
+        ("four", "4", None, None, (0.0, "unparsed")),
+        ("[0, 2]", "[0, 2]", None, None, (1.0, None)),
+        ("The Yes", "yes", None, None, (1.0, None)),
+        ("no", "yes", None, None, (0.0, None)),
+        ("", "yes", None, None, (0.0, "unparsed")),
+        ("3", "C", ["3", "4"], None, (None, "no gold")),
+        ("3", "", None, None, (None, "no gold")),
+        ("3", None, None, None, (None, "no gold")),
+    ],
+)
+def test_choice_or_value(
+    completion: str, gold: str | None, choices: Any, precision: float | None, expected: tuple[float | None, str | None]
+) -> None:
+    columns = {"answer": gold, "choices": choices, "precision": precision}
+    assert one(builtin.choice_or_value, completion, **columns) == expected
+    if precision is None:
+        assert one(builtin.choice_or_value, completion, answer=gold, choices=choices) == expected
+    if not choices and precision is None:
+        assert one(builtin.choice_or_value, completion, answer=gold) == expected

@@ -106,10 +106,10 @@ def test_what_cannot_be_used_is_counted(folder: Path) -> None:
         {"question": "without an image", "answer": "is fine", "image": ""},
     ]
     rows = load("table", source=written([*ROWS, *more], folder / "rows.jsonl"), images=str(folder))
-    assert dict(rows.dropped) == {"missing_image": 1, "empty": 2, "empty_file": 1, "unreadable": 1}
+    assert dict(rows.dropped) == {"missing_image": 1, "empty (rows 5, 6)": 2, "empty_file": 1, "unreadable": 1}
     assert [p.question for p in rows.problems] == [ROWS[0]["question"], ROWS[1]["question"], "without an image"]
     assert rows.problems[-1].image is None
-    with pytest.raises(TaskError, match=r"no usable row \(1 empty\)"):
+    with pytest.raises(TaskError, match=r"no usable row \(1 empty \(row 0\)\)"):
         table.load("train", written(more[3:4], folder / "bad.jsonl"))
 
 
@@ -140,7 +140,7 @@ def test_llava_conversations_give_their_first_exchange(folder: Path) -> None:
         ("1", "What is it?", "A cat.", str(folder / "cat.png")),
         ("2", "Say hi.", "Hi.", None),
     ]
-    assert dict(rows.dropped) == {"empty": 1}
+    assert dict(rows.dropped) == {"empty (row 2)": 1}
 
 
 def test_images_inside_the_table_become_files_and_broken_ones_are_counted(folder: Path, cache: Path) -> None:
