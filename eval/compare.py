@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.stats import DRAWS, Difference, Estimate, Floats, holm, mean_interval, paired_difference
+from eval.stats import DRAWS, Difference, Estimate, Floats, differences, holm, mean_interval, paired_difference
 from eval.suite import CompareError, differing_keys
 from eval.tally import by_problem, tally
 from eval.trial import Trial, TrialError
@@ -167,7 +167,7 @@ def _paired(
 ) -> Comparison:
     """`a_scores`, `b_scores`: [S, N], a row for each seed."""
     difference = paired_difference(a_scores, b_scores, clusters, draws=draws)
-    change = a_scores.mean(0) - b_scores.mean(0)
+    change = differences(a_scores, b_scores)
     gained, lost = (
         tuple(problem for problem, flipped in zip(problems, side, strict=True) if flipped)
         for side in (change > 0, change < 0)

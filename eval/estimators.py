@@ -62,7 +62,7 @@ METRICS: Mapping[str, Callable[[Tally, int], Fraction | None]] = {
 def metrics_at(problems: Sequence[Tally], k: int, *, draws: int = DRAWS) -> dict[str, Estimate]:
     """The suite's `pass@k`, `pass^k`, `maj@k` and `consistency@k`, each under its name with the number for k.
 
-    With k = 1 they all say the same, and `pass@1` stands alone.
+    With k = 1 `pass@1` stands alone: pass^1 and maj@1 are the same number.
     """
     found = {
         f"{name}{k}": over_problems(
@@ -111,7 +111,6 @@ def consistency(problems: Sequence[Tally], k: int, *, draws: int = DRAWS) -> Est
     if reason := _too_few(len(known), len(problems), f"problems have {k} graded trials"):
         return Estimate(None, None, None, None, len(known), len(set(clusters)), None, reason=reason)
     rows = [[float(pass_hat_k(problem, k) or 0), problem.passes / problem.n] for problem in known]
-
     estimate = function_interval(
         np.reshape(rows, (-1, 2)), clusters, lambda means: ratio(means ** [1, k]), "pass@1 is 0", draws=draws
     )

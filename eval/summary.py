@@ -35,7 +35,7 @@ class Summary:
     """pass@1."""
     metrics: Mapping[str, Estimate]
     """`pass@k`, `pass^k`, `maj@k` and `consistency@k`, for each k that was asked for."""
-    bounds: tuple[float, float] | None
+    bounds: tuple[float, float]
     outcomes: Mapping[str, int]
     flexible: float | None
     """Accuracy under flexible extraction; its gap to `accuracy` is the share of right answers in another form."""

@@ -204,6 +204,13 @@ def test_seeds_are_averaged_per_problem_first() -> None:
     assert (over.better, over.same) == (1.0, 0.0)
 
 
+def test_equal_means_are_the_same_whatever_the_order_of_their_seeds() -> None:
+    a, b = np.array([[0.1], [0.2], [0.3]]), np.array([[0.3], [0.2], [0.1]])
+    assert a.mean(0) != b.mean(0)  # In their last bits.
+    found = paired_difference(np.repeat(a, 20, 1), np.repeat(b, 20, 1), list(range(20)))
+    assert (found.estimate.value, found.better, found.same, found.p) == (0.0, 0.0, 1.0, 1.0)
+
+
 def test_a_seed_gives_one_result() -> None:
     assert mean_interval(TEN, list(range(10)), seed=5) == mean_interval(TEN, list(range(10)), seed=5)
     assert mean_interval(range(10), list(range(10)), seed=5) != mean_interval(range(10), list(range(10)), seed=6)
