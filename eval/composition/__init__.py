@@ -1,0 +1,1 @@
+"""Composable splits: which unseen combinations of factors can be put together from what training showed."""
