@@ -54,7 +54,8 @@ def run(arguments: list[str]) -> tuple[int, float, str]:
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # Python may be told to keep no bytecode; each process would then compile torch, TRL and vLLM anew.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
