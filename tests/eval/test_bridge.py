@@ -195,7 +195,7 @@ def test_each_of_several_samples_is_a_trial_graded_alone(
         for row, trial in enumerate(again.trials)
     ]
     assert [trial.outcome == "correct" for trial in again.trials] == expected
-    assert 0 < sum(expected[1::2]) and not all(expected[::2])
+    assert sum(expected[1::2]) > 0 and not all(expected[::2])
 
     imported = read_results(write_results(path)[0])
     assert [trial.outcome == "ungraded" for trial in imported.trials] == [False, True] * len(QUESTIONS)
