@@ -31,11 +31,16 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How tokens are chosen. `temperature == 0` is greedy; then `top_p` and the seed have no effect."""
+    """How tokens are chosen. `temperature == 0` is greedy; then `top_p` and the seed have no effect.
+
+    `stop`: strings that end a completion. They are looked for in the text without special tokens, and the text is cut
+    before the one that is complete first.
+    """
 
     max_new_tokens: int = 64
     temperature: float = 0.0
     top_p: float = 1.0
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -44,6 +49,11 @@ class Decoding:
             raise ValueError(f"temperature must be 0 (greedy) or more, not {self.temperature:g}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p:g}")
+        if isinstance(self.stop, str) or not all(isinstance(each, str) for each in self.stop):
+            raise ValueError(f"stop must be a list of strings, not {self.stop!r}")
+        if "" in self.stop:
+            raise ValueError("stop holds an empty string, which would end every completion at once; leave it out")
+        object.__setattr__(self, "stop", tuple(self.stop))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,8 @@ class Request:
 class Generation:
     """What came back for the request of the same `id`.
 
-    `finish` is `stop`, `length` (the token limit was reached) or `error` (then `error` says why).
+    `finish` is `stop`, `length` (the token limit was reached) or `error` (then `error` says why). A token that ends a
+    turn is none of `token_ids`; those of a stop string are, up to the one that completes it.
     """
 
     id: str

@@ -108,7 +108,8 @@ class DiffusionEngine:
         made = []
         for prompt, request, row in zip(prompts, requests, canvases.ids.tolist(), strict=True):
             ids, ended = completion(row, self._ends)
-            text = tuple(ids[:-1] if ended else ids)
-            finish = "stop" if ended else "length"
-            made.append(Generation(request.id, self._renderer.decode(text), text, finish, len(prompt)))
+            # What lies behind a stop string has been made all the same: a canvas has one length.
+            text, kept, stopped = self._renderer.cut(ids[:-1] if ended else ids, request.decoding.stop)
+            finish = "stop" if ended or stopped else "length"
+            made.append(Generation(request.id, text, kept, finish, len(prompt)))
         return made

@@ -17,7 +17,7 @@ import httpx
 from engines.base import EngineError, Generation, Message, Request, Score, ScoreRequest
 from engines.checkpoint import base_of, is_adapter, load_processor
 from engines.looped.config import without_loop
-from engines.rendering import Renderer, in_parts, open_image
+from engines.rendering import Renderer, first_stop, in_parts, open_image
 from engines.settings import EndpointSettings
 
 _Item = TypeVar("_Item", Request, ScoreRequest)
@@ -79,6 +79,8 @@ class EndpointEngine:
             "seed": request.seed,
             "logit_bias": {str(token): -100 for token in self._renderer.banned_ids},
         }
+        if decoding.stop:
+            body["stop"] = list(decoding.stop)
         if self._is_vllm:
             # `vllm serve` takes what is not said from the model's generation_config.json.
             body |= {"return_token_ids": True, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -88,9 +90,15 @@ class EndpointEngine:
         if finish not in ("stop", "length"):
             raise EngineError(f"the server ended the answer for another reason than its end or length: {finish}")
         ids = tuple(choice.get("token_ids") or ())
-        if finish == "stop":
+        if finish == "stop" and not isinstance(choice.get("stop_reason"), str):  # by a token
             ids = ids[:-1]
-        text = self._renderer.decode(ids) if ids else str(choice["message"]["content"] or "").strip()
+        if ids:
+            text, ids, stopped = self._renderer.cut(ids, decoding.stop)
+        else:
+            whole = str(choice["message"]["content"] or "")
+            place = first_stop(whole, decoding.stop)
+            text, stopped = whole[:place].strip(), place is not None
+        finish = "stop" if stopped else finish
         return Generation(request.id, text, ids, finish, int(answer["usage"]["prompt_tokens"]))
 
     def _score(self, request: ScoreRequest) -> Score:

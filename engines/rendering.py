@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -111,4 +112,28 @@ class Renderer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a completion, without special tokens."""
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
+        return self._text(token_ids).strip()
+
+    def cut(self, token_ids: Sequence[int], stop: Sequence[str]) -> tuple[str, tuple[int, ...], bool]:
+        """A completion up to its first stop string: the text before it, the tokens that hold it, whether there is one.
+
+        A function of the tokens alone, whichever engine made them and however far it went on behind the stop.
+        """
+        text = self._text(token_ids)
+        if first_stop(text, stop) is None:
+            return text.strip(), tuple(token_ids), False
+        # As one token after the other would have completed it.
+        fewest = bisect_left(
+            range(len(token_ids)), True, key=lambda n: first_stop(self._text(token_ids[:n]), stop) is not None
+        )
+        text = self._text(token_ids[:fewest])
+        return text[: first_stop(text, stop)].strip(), tuple(token_ids[:fewest]), True
+
+    def _text(self, token_ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+
+def first_stop(text: str, stop: Sequence[str]) -> int | None:
+    """Where the stop string begins that is complete first; of several that end together, the one named first."""
+    found = [(place + len(each), place) for each in stop if (place := text.find(each)) >= 0]
+    return min(found, key=lambda ends: ends[0])[1] if found else None

@@ -8,13 +8,19 @@ from typing import Any, TypeVar
 
 import torch
 from PIL import Image
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from engines.base import Decoding, EngineError, Generation, Request, Score, ScoreRequest, in_order
 from engines.checkpoint import end_tokens, in_eval_mode, load_model, load_processor
 from engines.looped.loop import loop_of
 from engines.masked import refuse_masked
-from engines.rendering import Renderer, open_image
+from engines.rendering import Renderer, first_stop, open_image
 from engines.settings import TransformersSettings
 
 _Item = TypeVar("_Item", Request, ScoreRequest)
@@ -51,6 +57,33 @@ def _nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
     values, order = logits.sort(descending=True)
     before = values.softmax(-1).cumsum(-1) - values.softmax(-1)
     return logits.index_fill(0, order[before >= top_p], float("-inf"))
+
+
+class StopStrings(StoppingCriteria):  # type: ignore[misc]
+    """Tells which rows have written one of their stop strings; a matter of time alone, as completions are cut anyway.
+
+    Of most completions only the last tokens are read, as many as hold the longest stop string at a byte a token, and a
+    few that may be empty. So a step costs the same however long they are.
+    """
+
+    def __init__(self, stops: Sequence[Sequence[str]], prompt: int, tokenizer: Any) -> None:
+        self._stops = stops
+        self._prompt = prompt
+        self._tokenizer = tokenizer
+        self._tokens = 4 + max(len(each.encode()) for stop in stops for each in stop)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """`input_ids` [rows, prompt and completion so far] → [rows] of bool."""
+        ends = input_ids[:, max(self._prompt, input_ids.shape[1] - self._tokens) :]
+        # Some decoders write the first token of a text in another way than inside it, so a find is confirmed.
+        done = [
+            self._holds(end, stop) and self._holds(row[self._prompt :], stop)
+            for end, row, stop in zip(ends, input_ids, self._stops, strict=True)
+        ]
+        return torch.tensor(done, device=input_ids.device)
+
+    def _holds(self, ids: torch.Tensor, stop: Sequence[str]) -> bool:
+        return bool(stop) and first_stop(self._tokenizer.decode(ids, skip_special_tokens=True), stop) is not None
 
 
 class TransformersEngine:
@@ -164,6 +197,8 @@ class TransformersEngine:
         width = inputs["input_ids"].shape[1]
         limit = max(request.decoding.max_new_tokens for request in asked)
         sampling = SeededSampling([r.decoding for r in asked], [r.seed for r in asked])
+        stops = [r.decoding.stop for r in asked]
+        stopping = [StopStrings(stops, width, self._renderer.tokenizer)] if any(stops) else []
         pad = self._renderer.tokenizer.pad_token_id
         config = GenerationConfig(
             max_new_tokens=limit,
@@ -178,7 +213,10 @@ class TransformersEngine:
         try:
             with in_eval_mode(self._model):
                 sequences = self._model.generate(
-                    **inputs, generation_config=config, logits_processor=LogitsProcessorList([sampling])
+                    **inputs,
+                    generation_config=config,
+                    logits_processor=LogitsProcessorList([sampling]),
+                    stopping_criteria=StoppingCriteriaList(stopping),
                 )
         finally:
             self._model.generation_config = defaults
@@ -189,9 +227,9 @@ class TransformersEngine:
 
     def _completion(self, request: Request, tokens: list[int], prompt_tokens: int) -> Generation:
         end = next((n for n, token in enumerate(tokens) if token in self._eos), None)
-        ids = tuple(tokens if end is None else tokens[:end])
-        finish = "length" if end is None else "stop"
-        return Generation(request.id, self._renderer.decode(ids), ids, finish, prompt_tokens)
+        text, ids, stopped = self._renderer.cut(tokens[:end], request.decoding.stop)
+        finish = "length" if end is None and not stopped else "stop"
+        return Generation(request.id, text, ids, finish, prompt_tokens)
 
     @torch.inference_mode()
     def _score_batch(self, requests: Sequence[ScoreRequest], texts: Sequence[str]) -> list[Score]:

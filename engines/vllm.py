@@ -100,17 +100,20 @@ class VllmEngine:
                 max_tokens=decoding.max_new_tokens,
                 seed=request.seed,
                 logit_bias=banned or None,
-                detokenize=False,
+                stop=list(decoding.stop),
+                detokenize=bool(decoding.stop),
             )
 
         def finish(request: Request, output: Any) -> Generation:
             completion = output.outputs[0]
             ids, length = tuple(completion.token_ids), len(output.prompt_token_ids)
-            if completion.finish_reason == "stop":
-                return Generation(request.id, self._renderer.decode(ids[:-1]), ids[:-1], "stop", length)
-            if len(ids) < request.decoding.max_new_tokens:
+            ended = completion.finish_reason == "stop"
+            if not ended and len(ids) < request.decoding.max_new_tokens:
                 return fail(request, self._too_long(length + request.decoding.max_new_tokens))
-            return Generation(request.id, self._renderer.decode(ids), ids, "length", length)
+            if ended and not isinstance(completion.stop_reason, str):  # by a token
+                ids = ids[:-1]
+            text, ids, stopped = self._renderer.cut(ids, request.decoding.stop)
+            return Generation(request.id, text, ids, "stop" if ended or stopped else "length", length)
 
         def fail(request: Request, error: str) -> Generation:
             return Generation(request.id, "", (), "error", 0, error)

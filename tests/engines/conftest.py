@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engines.base import Decoding, Request, ScoreRequest
+from engines.base import Decoding, Generation, Request, ScoreRequest
 from engines.checkpoint import load_model
 from selfrefine.build import BuildSpec, build_model
 
@@ -22,6 +23,16 @@ SYSTEM = "Look closely at the picture, answer in a few words and say nothing els
 
 def turns(question: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+
+
+def stopped(requests: Sequence[Request], made: Sequence[Generation]) -> list[Request]:
+    """The requests, three of four with stop strings out of their own completions, within a token or over several."""
+    asked = []
+    for number, (request, generation) in enumerate(zip(requests, made, strict=True)):
+        at, text = 1 + number % 3, generation.text
+        stop = (f"{text}!", text[at : at + 1 + number % 4]) if number % 4 and len(text) > at else ()
+        asked.append(replace(request, decoding=replace(request.decoding, stop=stop)))
+    return asked
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from engines.base import Decoding, EngineError, Request, ScoreRequest
 from engines.endpoint import EndpointEngine
 from engines.settings import EndpointSettings, TransformersSettings
 from engines.transformers import TransformersEngine
+from tests.engines.conftest import stopped
 
 START = 150.0  # seconds until its tests are skipped; three processes import vLLM one after the other
 
@@ -98,6 +99,8 @@ def test_endpoint_agrees_with_transformers(
         assert len({generation.text for generation in expected}) > 1
         assert any(len(set(g.token_ids)) < len(g.token_ids) for g in expected)  # a repetition penalty would show
         assert list(engine.generate(requests_)) == expected
+        asked = stopped(requests_, expected)
+        assert list(engine.generate(asked)) == list(local.generate(asked)) != expected
         for one, other in zip(local.score(score_requests), engine.score(score_requests), strict=True):
             assert other.error is None
             assert other.logprobs == pytest.approx(one.logprobs, abs=1e-4, rel=0)
@@ -237,6 +240,18 @@ def test_an_answer_that_was_filtered_is_that_row_s_error_and_no_answer(
         first, second = engine.generate(requests_[:2])
     assert first.finish == "error" and "content_filter" in str(first.error)
     assert second.finish == "stop" and second.text == "red"
+
+
+def test_a_server_that_goes_on_behind_a_stop_string_is_cut(
+    script: Callable[..., tuple[str, list[str]]], make_vlm: Callable[..., Path], requests_: list[Request]
+) -> None:
+    checkpoint = str(make_vlm())
+    long = {"choices": [{"finish_reason": "length", "message": {"content": " red\n\nQ"}}], "usage": _ANSWER["usage"]}
+    url, _ = script((0, 200, _models(checkpoint)), (0, 200, long))
+    asked = [replace(requests_[0], decoding=Decoding(12, stop=stop)) for stop in (("\n\n", "Q"), ("A",))]
+    with closing(EndpointEngine(EndpointSettings(url=url, concurrency=1), checkpoint)) as engine:
+        made = [(each.text, each.finish) for each in engine.generate(asked)]
+    assert made == [("red", "stop"), ("red\n\nQ", "length")]
 
 
 def test_a_page_instead_of_an_answer_is_one_line(script: Callable[..., tuple[str, list[str]]]) -> None:

@@ -23,6 +23,7 @@ from engines.settings import TransformersSettings, VllmSettings
 from engines.transformers import TransformersEngine
 from engines.vllm import VllmEngine, import_vllm
 from engines.weights import named_weights
+from tests.engines.conftest import stopped
 
 TOLERANCE = 1e-4  # nats, in float32
 SETTINGS = VllmSettings(max_num_seqs=8)
@@ -275,6 +276,17 @@ def test_a_sample_depends_on_its_own_seed_alone(serving: VllmEngine, requests_: 
     alone = {g.id: g.token_ids for request in reversed(asked) for g in serving.generate([request])}
     assert together == alone
     assert len(set(together.values())) > 1
+
+
+def test_stop_strings_end_the_same_completions_at_the_same_place(
+    serving: VllmEngine, trained: Callable[..., Trained], requests_: list[Request]
+) -> None:
+    ours = trained().engine()
+    plain = list(ours.generate(requests_))
+    asked = stopped(requests_, plain)
+    made = list(serving.generate(asked))
+    assert made == list(ours.generate(asked))
+    assert sum(len(short.text) < len(whole.text) for short, whole in zip(made, plain, strict=True)) > len(plain) // 3
 
 
 @pytest.mark.parametrize("engine", ["vllm", "transformers"])
