@@ -70,7 +70,7 @@ class StopStrings(StoppingCriteria):  # type: ignore[misc]
         self._stops = stops
         self._prompt = prompt
         self._tokenizer = tokenizer
-        self._tokens = 4 + max(len(each.encode()) for stop in stops for each in stop)
+        self._tokens = 4 + max(len(each.encode(errors="surrogatepass")) for stop in stops for each in stop)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """`input_ids` [rows, prompt and completion so far] → [rows] of bool."""

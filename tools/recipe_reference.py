@@ -76,6 +76,7 @@ _WITHOUT_DESCRIPTION = {
     "max_new_tokens": "longest completion, in tokens",
     "temperature": "0 is greedy",
     "top_p": "sample from the fewest tokens that hold this probability",
+    "stop": "strings that end a completion, which is cut before them",
     "r": "rank",
     "alpha": "scale; updates are multiplied by alpha / r",
     "dropout": "on the adapters' input",
