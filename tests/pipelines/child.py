@@ -28,6 +28,9 @@ pipelines.stages.__path__.append(str(Path(__file__).parent / "toys"))
 
 
 def serve(modules: list[str]) -> None:
+    if modules:
+        # TRL's trainers import vLLM where it is installed, for seconds; no child samples by it.
+        importlib.import_module("trl.import_utils").is_vllm_available = lambda *arguments, **settings: False
     for module in ["pipelines.runner", "pipelines.store", "pipelines.tables", "rich.console", *modules]:
         importlib.import_module(module)
     for line in sys.stdin:
