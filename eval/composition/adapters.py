@@ -12,7 +12,7 @@ from eval.composition import mazes, sudokus, words
 from eval.composition.graph import Graph, Module
 from tasks.problem import Problem, TaskError
 
-_OPERATOR = re.compile(r"(?<=[\d)])\s*([-+*/×÷−])\s*(?=[(\d])")
+_OPERATOR = re.compile(r"(?<=[\d)])\s*([-+*/×÷−])\s*(?=[(\d]|-\d)")
 _SCENE = Graph(
     ("object", "attribute", "relation", "count"),
     (

@@ -11,10 +11,9 @@ from tasks.problem import Problem
 GRAPH = Graph(
     ("turn", "corridor", "dead_end", "start", "goal"),
     (
-        Module("route", ("turn", "corridor")),
-        Module("search", ("corridor", "dead_end")),
-        Module("departure", ("start", "turn")),
-        Module("arrival", ("goal", "turn")),
+        Module("route", ("turn", "corridor", "dead_end")),
+        Module("departure", ("start", "turn", "dead_end")),
+        Module("arrival", ("goal", "turn", "corridor")),
     ),
 )
 """The graph unless others are given: a choice of ours."""

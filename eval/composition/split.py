@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +21,6 @@ LEAST_COMBOS = 30
 """Combinations without which a class has no number worth an interval."""
 HELD_OUT = 0.2
 """The share of the problems of a training combination that is tested, at least one where there are two."""
-
-_MEND = {
-    "iid": "raise n_train, or give combinations more than one problem",
-    "composable": "raise n_train",
-    "blocked": "lower n_train",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +55,28 @@ class Split:
         return {kind: found[kind] for kind in CLASSES}
 
 
+@dataclass(frozen=True, slots=True)
+class _Combos:
+    """Problem -> combination, combination -> module -> support, and problems without factors, by reason."""
+
+    graph: Graph
+    of: Mapping[str, str]
+    supports: Mapping[str, Mapping[str, Support]]
+    dropped: Mapping[str, int]
+
+    def blocked(self, training: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """What blocks each combination that is not trained on."""
+        coverage = Coverage(self.graph)
+        for combo in training:
+            coverage.add(self.supports[combo])
+        chosen = set(training)
+        return {combo: coverage.blocked(each) for combo, each in self.supports.items() if combo not in chosen}
+
+    def drawn(self, seed: int) -> list[str]:
+        """All combinations, in the order in which they are drawn."""
+        return sorted(self.supports, key=lambda combo: uniform("composition train", seed, combo))
+
+
 def split(problems: Sequence[Problem], factored: Factored, seed: int, n_train: int | None = None) -> Split:
     """Draws `n_train` training combinations by `seed`, or takes few that cover all there is, and labels the others.
 
@@ -67,30 +84,25 @@ def split(problems: Sequence[Problem], factored: Factored, seed: int, n_train: i
     on the seed and on the combination or problem alone, never on order. Raises `TaskError` where a class has fewer than
     `LEAST_COMBOS` combinations, or the graph refuses an item.
     """
-    graph = factored.graph
-    combos, supports, dropped = _by_combo(problems, factored)
-    if n_train is not None and not 1 <= n_train < len(supports):
-        raise TaskError(f"n_train is 1 or more, and less than the {len(supports)} combinations, not {n_train}")
-    chosen = set(cover(graph, supports, seed) if n_train is None else _drawn(supports, seed)[:n_train])
-    coverage = Coverage(graph)
-    for combo in chosen:
-        coverage.add(supports[combo])
-    blocked = {combo: coverage.blocked(each) for combo, each in supports.items() if combo not in chosen}
-    tested = set(_held_out({id: combo for id, combo in combos.items() if combo in chosen}, seed))
+    combos = _by_combo(problems, factored)
+    if n_train is not None and not 1 <= n_train < len(combos.supports):
+        raise TaskError(f"n_train is 1 or more, and less than the {len(combos.supports)} combinations, not {n_train}")
+    chosen = cover(combos.graph, combos.supports, seed) if n_train is None else combos.drawn(seed)[:n_train]
+    _check(combos, chosen, seed, n_train is None)
+    blocked = combos.blocked(chosen)
+    held_out = set(_held_out({id: combo for id, combo in combos.of.items() if combo not in blocked}, seed))
     train, test = [], []
     for problem in problems:
-        if problem.id not in combos:
+        if problem.id not in combos.of:
             continue
-        combo = combos[problem.id]
+        combo = combos.of[problem.id]
         if combo in blocked:
             test.append(Tested(problem, "blocked" if blocked[combo] else "composable", combo, blocked[combo]))
-        elif problem.id in tested:
+        elif problem.id in held_out:
             test.append(Tested(problem, "iid", combo))
         else:
             train.append(problem)
-    made = Split(graph, seed, len(chosen), n_train is None, train, test, dropped)
-    _check(made)
-    return made
+    return Split(combos.graph, seed, len(chosen), n_train is None, train, test, combos.dropped)
 
 
 def cover(graph: Graph, supports: Mapping[str, Mapping[str, Support]], seed: int) -> list[str]:
@@ -120,11 +132,8 @@ def cover(graph: Graph, supports: Mapping[str, Mapping[str, Support]], seed: int
     return chosen
 
 
-def _by_combo(
-    problems: Sequence[Problem], factored: Factored
-) -> tuple[dict[str, str], dict[str, dict[str, Support]], dict[str, int]]:
-    """Problem -> combination, combination -> module -> support, and how many problems have no factors, by reason."""
-    combos: dict[str, str] = {}
+def _by_combo(problems: Sequence[Problem], factored: Factored) -> _Combos:
+    of: dict[str, str] = {}
     supports: dict[str, dict[str, Support]] = {}
     dropped: Counter[str] = Counter()
     for problem, item in zip(problems, factored.items, strict=True):
@@ -134,19 +143,15 @@ def _by_combo(
         combo = json.dumps([item[root] for root in factored.graph.roots], ensure_ascii=False)
         if combo not in supports:
             supports[combo] = factored.graph.supports(item)
-        combos[problem.id] = combo
-    if not combos:
+        of[problem.id] = combo
+    if not of:
         told = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items())) or "there is none"
         raise TaskError(f"no problem has factors: {told}")
-    return combos, supports, dict(dropped)
-
-
-def _drawn(combos: Collection[str], seed: int) -> list[str]:
-    return sorted(combos, key=lambda combo: uniform("composition train", seed, combo))
+    return _Combos(factored.graph, of, supports, dict(dropped))
 
 
 def _held_out(combos: Mapping[str, str], seed: int) -> Iterator[str]:
-    """Problems of training combinations that are tested."""
+    """Of training problems, each with its combination, those that are tested."""
     members: defaultdict[str, list[str]] = defaultdict(list)
     for problem, combo in combos.items():
         members[combo].append(problem)
@@ -172,10 +177,34 @@ def _largest(graph: Graph, supports: Collection[Mapping[str, Support]]) -> set[t
     return found
 
 
-def _check(made: Split) -> None:
-    for kind, number in made.combos().items():
-        if number < LEAST_COMBOS and not (kind == "blocked" and made.covering):
-            raise TaskError(
-                f"class {kind} has {number} combinations of the {LEAST_COMBOS} that it needs, with {made.n_train} to "
-                f"train on: {_MEND[kind]}"
-            )
+def _check(combos: _Combos, chosen: Sequence[str], seed: int, covering: bool) -> None:
+    """Raises `TaskError` where a class is too small, with the numbers of training combinations that would do."""
+    sizes = Counter(combos.of.values())
+
+    def counts(training: Sequence[str]) -> dict[str, int]:
+        blocked = combos.blocked(training)
+        number = sum(map(bool, blocked.values()))
+        found = (sum(sizes[combo] > 1 for combo in training), len(blocked) - number, number)
+        return dict(zip(CLASSES, found, strict=True))
+
+    asked = CLASSES[:2] if covering else CLASSES
+    own = counts(chosen)
+    short = next((kind for kind in asked if own[kind] < LEAST_COMBOS), None)
+    if short is None:
+        return
+    # More training combinations: more of iid, fewer of blocked, and until these run out more of composable.
+    order = combos.drawn(seed)
+    every = range(len(order))
+    low = bisect_left(every, True, key=lambda n: counts(order[:n])["iid"] >= LEAST_COMBOS)
+    high = bisect_left(every, True, key=lambda n: counts(order[:n])["blocked"] < LEAST_COMBOS)
+    inside = range(low, high)
+    low += bisect_left(inside, True, key=lambda n: counts(order[:n])["composable"] >= LEAST_COMBOS)
+    raise TaskError(
+        f"class {short} has {own[short]} combinations of the {LEAST_COMBOS} that it needs, with {len(chosen)} to train "
+        "on; "
+        + (
+            f"n_train from {low} to {high - 1} gives all classes enough"
+            if low < high
+            else "no n_train gives all classes enough: more problems are needed, or modules that read more"
+        )
+    )

@@ -16,6 +16,7 @@ GRAPH = Graph(
     (
         Module("scan", ("technique", "digit")),
         Module("region", ("technique", "box")),
+        Module("thin", ("digit", "box")),
         Module("amount", ("technique", "empty")),
     ),
 )

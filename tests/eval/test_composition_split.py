@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,10 @@ def test_a_greedy_cover_is_at_most_its_bound_above_the_least() -> None:
 @pytest.mark.parametrize(
     ("n_train", "each", "told"),
     [
-        (5, 4, "class iid has 5 combinations of the 30 that it needs, with 5 to train on: raise n_train"),
+        (5, 4, "class iid has 5 combinations of the 30 that it needs, with 5 to train on; n_train from "),
         (200, 4, "class composable has 16 combinations of the 30"),
         (120, 4, "class blocked has "),
-        (60, 1, "class iid has 0 combinations"),
+        (60, 1, "class iid has 0 combinations of the 30 that it needs, with 60 to train on; no n_train gives all"),
         (216, 4, "n_train is 1 or more, and less than the 216 combinations, not 216"),
         (0, 4, "not 0"),
     ],
@@ -139,6 +140,20 @@ def test_a_class_too_small_is_refused_in_a_line(graph_yaml: Path, n_train: int, 
     with pytest.raises(TaskError) as refused:
         split(rows, factored(graph_yaml, rows), 0, n_train)
     assert told in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_the_numbers_that_would_do_are_told(graph_yaml: Path) -> None:
+    rows = problems()
+    given = factored(graph_yaml, rows)
+    with pytest.raises(TaskError) as refused:
+        split(rows, given, 0, 5)
+    low, high = map(int, re.findall(r"n_train from (\d+) to (\d+)", str(refused.value))[0])
+    for n_train, does in ((low - 1, False), (low, True), (high, True), (high + 1, False)):
+        if does:
+            split(rows, given, 0, n_train)
+        else:
+            with pytest.raises(TaskError):
+                split(rows, given, 0, n_train)
 
 
 def test_what_has_no_factors_is_counted(graph_yaml: Path) -> None:
