@@ -42,7 +42,7 @@ class Suite:
 
     def settings(self, problems: Sequence[Problem]) -> dict[str, Any]:
         """All that determines a score but the checkpoint, as JSON values. Two scores compare iff these are equal."""
-        return {
+        values = {
             "name": self.name,
             "version": self.version,
             "data": {**self.data, "problems": len(problems), "sha": problems_sha(problems)},
@@ -53,6 +53,8 @@ class Suite:
             "also": {name: registry.entry(name).version for name in self.also},
             "engine": dict(self.engine),
         }
+        kept: dict[str, Any] = json.loads(json.dumps(values))  # as they will be read back: tuples are lists there
+        return kept
 
     def messages(self, problem: Problem) -> list[Message]:
         """The turns that put a problem to the model."""

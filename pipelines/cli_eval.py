@@ -79,7 +79,9 @@ def eval_checkpoint(
             return
         runner.run(recipe, root, Selection(), typer.echo)
         results = results_of(recipe, root)
-        show(result_table(results), comparison_table(results))
+        show(result_table(results))
+        if any(each.result["comparisons"] for each in results):
+            show(comparison_table(results))
         typer.echo(f"report: {root / 'report.html'}")
         failed = unmet(recipe, root, require)
     if failed:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def result_table(results: Sequence[Stored]) -> Table:
     """Suites × checkpoints: accuracy with its interval, what had no answer, and pass@k where it was asked."""
-    ks = sorted({name for each in results for found in each.result["checkpoints"] for name in found["metrics"]})
+    ks = sorted({name for each in results for found in each.result["checkpoints"] for name in found["metrics"]} - {"pass@1"})
     table = new_table(
         "suite", "checkpoint", "problems", "%", "95 %", "flexible %", "unparsed %", "truncated %", "ungraded %",
         "tokens", *(f"{name} %" for name in ks), right=8 + len(ks),

@@ -98,6 +98,7 @@ def result_of(
     provenance: Mapping[str, Any],
     others: Sequence[Evaluated] = (),
     ks: Sequence[int] = (1,),
+    samples: int = 1,
     allow: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The JSON values of `eval.json`.
@@ -106,6 +107,7 @@ def result_of(
         settings: of the suite, as `Suite.settings` has them.
         pairs: labels of results that are compared, and why (`pipelines.checkpoints.pairs_to_compare`).
         arms: label -> arm of the recipe.
+        samples: answers that were asked for to each problem.
         others: results of other runs, which the last of `results` is compared with.
         allow: settings in which `others` may differ; named beside each such comparison.
 
@@ -126,6 +128,7 @@ def result_of(
         "partial": used < original,
         "problems": {"used": used, "original": original},
         "ks": list(ks),
+        "samples": samples,
         "baseline": dict(baseline),
         "checkpoints": [
             {
@@ -133,7 +136,7 @@ def result_of(
                 **{name: value for name, value in asdict(each).items() if name != "mean_seconds"},
                 "file": f"{each.label}/{TRIALS_FILE}",
             }
-            for each in (summarise(result.trials, ks=ks) for result in results)
+            for each in (summarise(result.trials, ks=ks, samples=samples) for result in results)
         ],
         "comparisons": [
             _comparison(each, because, allow) for each, because in zip(adjust(compared), roles, strict=True)
@@ -145,10 +148,17 @@ def result_of(
 def provenance_of(
     suite: Suite, problems: Sequence[Problem], found: Sequence[Checkpoint], samples: int, seed: int, engine: Any
 ) -> dict[str, Any]:
-    """How a result came about, in JSON values. `engine`: the engine's settings."""
+    """How the result of a suite came about, in JSON values. `engine`: the engine's settings."""
     return {
         "quote": quote(suite.settings(problems), samples),
         "first_prompt": [dict(turn) for turn in suite.messages(problems[0])],
+        **provenance_of_run(found, seed, engine),
+    }
+
+
+def provenance_of_run(found: Sequence[Checkpoint], seed: int, engine: Any) -> dict[str, Any]:
+    """What any result says of the checkpoints, the engine and the machine."""
+    return {
         "engine": engine.model_dump(mode="json"),
         "seed": seed,
         **provenance(),

@@ -72,7 +72,6 @@ def _rescore(old: Stored, reward: str | None, forms: Mapping[str, str]) -> Resco
         pairs = zip(side.trials, trials, strict=True)
         moved[side.label] = Counter((a.outcome, b.outcome) for a, b in pairs if a.outcome != b.outcome)
         results.append(Evaluated(side.label, settings, trials))
-    samples = max(trial.sample + 1 for each in results for trial in each.trials)
     before = old.result["provenance"]
     result = result_of(
         settings,
@@ -81,7 +80,8 @@ def _rescore(old: Stored, reward: str | None, forms: Mapping[str, str]) -> Resco
         {(each["a"], each["b"]): each["roles"] for each in old.result["comparisons"] if "against" not in each["roles"]},
         arms={each["label"]: each["arm"] for each in old.result["checkpoints"]},
         ks=old.result["ks"],
-        provenance={**before, "quote": quote(settings, samples), "rescored": {"stage": old.name}},
+        samples=old.result["samples"],
+        provenance={**before, "quote": quote(settings, old.result["samples"]), "rescored": {"stage": old.name}},
     )
     directory = _place(old, suite)
     remove(directory)

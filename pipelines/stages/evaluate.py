@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,7 +12,7 @@ from engines.base import Decoding
 from engines.settings import INERT, EndpointSettings
 from pipelines.checkpoints import Checkpoint, checkpoints, engine_kind, pairs_to_compare, without_template
 from pipelines.errors import RunError
-from pipelines.evaluation import find_stored, numbers, provenance_of, result_of, write_result
+from pipelines.evaluation import find_stored, numbers, provenance_of, provenance_of_run, result_of, write_result
 from pipelines.rewarded import check_reward
 from pipelines.sections import DataSettings, fingerprint
 from pipelines.source import nearest
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
     from eval.compare import Evaluated
     from eval.suite import Suite
     from eval.suite_file import SuiteFile
-    from eval.trial import Trial
     from pipelines.context import StageContext
     from pipelines.recipe import Recipe
-    from tasks.problem import Problem, Rows
 
+BRIDGED = "lm-eval:"
+"""Before the name of a task of lm-evaluation-harness."""
 OF_THE_SUITE = ("data", "reward", "decoding", "system", "suffix")
 """What a named suite brings itself."""
 
@@ -104,7 +103,11 @@ class EvaluateStage(DataStageSettings):
         from rewards.registry import entry
 
         found: dict[str, Number] = {"extraction": extract.VERSION}
-        if self.suite is not None:
+        if self.bridged:
+            from pipelines import bridged
+
+            found = dict(bridged.versions())
+        elif self.suite is not None:
             _, file = self.suite_file()
             found |= {"suite": file.digest, "reward": entry(file.reward).version}
             files = DataSettings.model_validate(file.data).files()
@@ -120,6 +123,8 @@ class EvaluateStage(DataStageSettings):
     def check(self, recipe: Recipe) -> Iterator[str]:
         if self.suite is None:
             yield from check_reward(recipe, self.data, self.reward, f"{self.name}.reward")
+        elif self.bridged:
+            yield from self._check_bridged()
         else:
             yield from self._check_suite()
         decoding = self._decoding()
@@ -132,14 +137,18 @@ class EvaluateStage(DataStageSettings):
         yield from self._check_checkpoints()
 
     def run(self, context: StageContext) -> StageResult:
+        found = self._checkpoints(context)
+        return self._run_bridged(context, found) if self.bridged else self._run(context, found)
+
+    def _run(self, context: StageContext, found: Sequence[Checkpoint]) -> StageResult:
         from dataclasses import asdict
 
         from eval.compare import Evaluated
         from eval.grading import Grader, refused_golds
         from eval.summary import constant_baseline
+        from pipelines.asking import ask
 
-        found = self._checkpoints(context)
-        rows = self._rows(context)
+        rows = context.rows(self.data) if self.suite is None else self.suite_file()[1].rows()
         problems = rows.problems[: self.limit]
         suite = self._suite(context, len(rows.problems))
         if not problems:
@@ -155,30 +164,50 @@ class EvaluateStage(DataStageSettings):
         results = []
         with context.progress(len(problems) * self.samples * len(found), "answering") as bar:
             for checkpoint in found:
-                trials = self._trials(context, checkpoint, suite, problems, bar.advance)
+                trials = ask(context, checkpoint, suite, grader, problems, self.samples, self.chunk, bar.advance)
                 results.append(Evaluated(checkpoint.name, suite.settings(problems), trials))
+        baseline = asdict(constant_baseline(problems))
+        provenance = provenance_of(suite, problems, found, self.samples, context.seed, context.recipe.engine)
+        report = self._report(context, found, suite.settings(problems), baseline, results, provenance)
+        return _said(report, len(problems), rows.left_out)
+
+    def _run_bridged(self, context: StageContext, found: Sequence[Checkpoint]) -> StageResult:
+        from pipelines import bridged
+
+        assert self.suite is not None
+        task = self.suite.removeprefix(BRIDGED)
+        settings, baseline, results, more = bridged.ask(context, task, found, _about(context), self.limit)
+        quoted = f"{settings['name']} · {settings['data']['problems']}/{settings['data']['original']}"
+        provenance = {"quote": quoted, **provenance_of_run(found, context.seed, context.recipe.engine), "harness": more}
+        report = self._report(context, found, settings, baseline, results, provenance)
+        return _said(report, settings["data"]["problems"], {})
+
+    def _report(
+        self,
+        context: StageContext,
+        found: Sequence[Checkpoint],
+        settings: Mapping[str, Any],
+        baseline: Mapping[str, Any],
+        results: Sequence[Evaluated],
+        provenance: Mapping[str, Any],
+    ) -> dict[str, Any]:
         report = result_of(
-            suite.settings(problems),
-            asdict(constant_baseline(problems)),
+            settings,
+            baseline,
             results,
             pairs_to_compare(found, self.control),
             arms={each.name: each.arm for each in found},
-            provenance=provenance_of(suite, problems, found, self.samples, context.seed, context.recipe.engine),
-            others=self._others(suite.name),
+            provenance=provenance,
+            others=self._others(settings["name"]),
             ks=self.k,
+            samples=self.samples,
             allow=self.allow,
         )
         write_result(context.directory, report, results)
         for each in results:
             seconds = [trial.seconds for trial in each.trials if trial.seconds is not None]
             context.log({"answers_of": each.label, "seconds": sum(seconds) / len(seconds) if seconds else None})
-        return StageResult(
-            rows_in=len(problems) + sum(rows.left_out.values()),
-            rows_out=len(problems),
-            dropped=rows.left_out,
-            numbers=numbers(report),
-            warnings=[f"{each['label']}: {text}" for each in report["checkpoints"] for text in each["warnings"]],
-        )
+        return report
 
     def suite_file(self) -> tuple[str, SuiteFile]:
         """The named suite's name and content. Raises `SuiteError`."""
@@ -188,17 +217,30 @@ class EvaluateStage(DataStageSettings):
         file = find(self.suite)
         return with_overrides(label(self.suite), file, self.overrides)
 
+    @property
+    def bridged(self) -> bool:
+        """Whether lm-evaluation-harness brings the suite."""
+        return self.suite is not None and self.suite.startswith(BRIDGED)
+
     def _name(self) -> str | None:
-        return None if self.suite is None else self.suite_file()[0]
+        return None if self.suite is None or self.bridged else self.suite_file()[0]
 
     def _decoding(self) -> Decoding | None:
         """None where there is no such suite, which another line says."""
         from eval.suite_file import SuiteError
 
         try:
-            return self.decoding if self.suite is None else self.suite_file()[1].decoding
+            return self.decoding if self.suite is None or self.bridged else self.suite_file()[1].decoding
         except SuiteError:
             return None
+
+    def _check_bridged(self) -> Iterator[str]:
+        from pipelines import bridged
+
+        if line := bridged.missing():
+            yield f"{self.name}.suite: {line}"
+        if self.samples > 1 or self.overrides:
+            yield f"{self.name}.suite: a task of the harness brings its own number of answers and settings"
 
     def _check_suite(self) -> Iterator[str]:
         from eval.suite_file import SuiteError
@@ -244,18 +286,10 @@ class EvaluateStage(DataStageSettings):
             )
         return found
 
-    def _rows(self, context: StageContext) -> Rows:
-        if self.suite is None:
-            return context.rows(self.data)
-        return self.suite_file()[1].rows()
-
     def _suite(self, context: StageContext, original: int) -> Suite:
         from eval.suite import Suite
 
-        engine = context.recipe.engine
-        number = getattr(engine, "iterations", None)
-        iterations = {} if number is None else {"iterations": number}  # absent, not None: other results stay comparable
-        about = {"kind": engine.kind, "dtype": getattr(engine, "dtype", None), **iterations}
+        about = _about(context)
         if self.suite is not None:
             name, file = self.suite_file()
             return file.suite(name, about, original)
@@ -270,44 +304,6 @@ class EvaluateStage(DataStageSettings):
             engine=about,
         )
 
-    def _trials(
-        self, context: StageContext, checkpoint: Checkpoint, suite: Suite, problems: Sequence[Problem], advance: Any
-    ) -> list[Trial]:
-        """`samples` trials of each problem, in order. Those that an earlier call with another `n` made are kept."""
-        from eval.evaluate import Asked, evaluate
-        from eval.grading import Grader
-        from eval.suite import digest
-        from eval.trial import Trial
-
-        grader = Grader.of(suite)
-        settings = suite.settings(problems)
-        name = digest(settings)
-
-        def work(chunk: Sequence[Asked]) -> Iterable[dict[str, Any]]:
-            engine = context.engine(checkpoint.path)
-            for trial in evaluate(
-                chunk, engine, grader, suite, label=checkpoint.name, suite_digest=name, seed=context.seed
-            ):
-                yield trial.model_dump(mode="json") | {"seconds": trial.seconds}
-
-        key = {
-            "suite": settings,
-            "sections": context.sections,
-            "checkpoint": checkpoint.fingerprint,
-            "seed": context.seed,
-        }
-        place = f"shards/{checkpoint.name}"
-        trials = []
-        for first, end in _parts(context, place, key, self.samples):
-            shards = context.shards(f"{place}/{first}-{end}", key)
-            # All answers to one problem follow each other, so that an engine can share the work on their prompt.
-            asked = [Asked(problem, sample) for problem in problems for sample in range(first, end)]
-            shards.run(asked, self.chunk, work, advance)
-            trials += [Trial.model_validate(row) for row in shards.rows()]
-        place_of = {problem.id: number for number, problem in enumerate(problems)}
-        wanted = [trial for trial in trials if trial.sample < self.samples]
-        return sorted(wanted, key=lambda trial: (place_of[trial.problem_id], trial.sample))
-
     def _others(self, suite: str) -> list[Evaluated]:
         """The last checkpoint of the run that `against` names, under that run's name."""
         from dataclasses import replace
@@ -319,16 +315,19 @@ class EvaluateStage(DataStageSettings):
         return [replace(last, label=f"{run.name}/{last.label}")]
 
 
-def _parts(context: StageContext, place: str, key: Mapping[str, Any], samples: int) -> list[tuple[int, int]]:
-    """Ranges of sample numbers that make up 0…samples, those that are done already first."""
-    from pipelines.shards import Shards
+def _about(context: StageContext) -> dict[str, Any]:
+    """What of the engine two results must share to be compared."""
+    engine = context.recipe.engine
+    number = getattr(engine, "iterations", None)
+    iterations = {} if number is None else {"iterations": number}  # absent, not None: other results stay comparable
+    return {"kind": engine.kind, "dtype": getattr(engine, "dtype", None), **iterations}
 
-    folder = context.directory / place
-    names = [re.fullmatch(r"(\d+)-(\d+)", path.name) for path in (folder.iterdir() if folder.is_dir() else ())]
-    there = sorted((int(name[1]), int(name[2])) for name in names if name)
-    parts, done = [], 0
-    for first, end in there:
-        if first == done < samples and Shards(folder / f"{first}-{end}", key).complete:
-            parts.append((first, end))
-            done = end
-    return [*parts, (done, samples)] if done < samples else parts
+
+def _said(report: Mapping[str, Any], problems: int, left_out: Mapping[str, int]) -> StageResult:
+    return StageResult(
+        rows_in=problems + sum(left_out.values()),
+        rows_out=problems,
+        dropped=left_out,
+        numbers=numbers(report),
+        warnings=[f"{each['label']}: {text}" for each in report["checkpoints"] for text in each["warnings"]],
+    )

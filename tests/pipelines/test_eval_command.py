@@ -1,0 +1,281 @@
+"""`trivium eval` on small real models: suites, several answers, another checkpoint, a run, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from selfrefine.build import BuildSpec, build_model
+
+Take = Callable[[Path], dict[str, Any]]
+ROWS = [
+    {"id": f"q{i}", "question": f"letter {i}?", "answer": "ab"[i % 3 == 0], "kind": ("even", "odd")[i % 2]}
+    for i in range(30)
+]
+SPEC = BuildSpec(architecture="llama", hidden_size=48, layers=1, heads=2)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`first` most likely says "a", right for 20 of 30, `second` "b"; and a masked model that knows nothing."""
+    root = tmp_path_factory.mktemp("models")
+    texts = [row["question"] + row["answer"] for row in ROWS]
+    build_model(SPEC.model_copy(update={"architecture": "masked_llama"}), texts, root / "masked", seed=0)
+    for name, favourite in {"first": "a", "second": "b"}.items():
+        build_model(SPEC, texts, root / name, seed=0)
+        _say(root / name, favourite)
+    return root
+
+
+@torch.no_grad()
+def _say(path: Path, favourite: str) -> None:
+    """Sets the weights so that one letter follows a prompt, twice as likely the favourite, and then the end."""
+    tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path)
+    a, b = (tokenizer.encode(letter, add_special_tokens=False)[0] for letter in "ab")
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(torch.full_like(model.lm_head.weight, 0.0))
+    layer = model.model.layers[0]
+    for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
+        linear.weight.zero_()  # what is said depends on the token before alone
+    embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
+    embedding.zero_()
+    embedding[:, 0] = 1.0
+    embedding[[a, b]] = torch.nn.functional.one_hot(torch.tensor(1), embedding.shape[1]).float()
+    size = embedding.shape[1] ** 0.5  # of what the last norm makes of a single 1
+    head[:, :2] = -40.0 / size
+    head[[a, b], 0] = 0.0
+    head[a if favourite == "a" else b, 0] = math.log(2) / size
+    head[tokenizer.eos_token_id, 1] = 0.0
+    model.save_pretrained(path)
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    data = tmp_path / "letters.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return write(tmp_path / "letters.yaml", data)
+
+
+def write(path: Path, file: Path, **changes: Any) -> Path:
+    values = {
+        "version": 1,
+        "summary": "letters",
+        "data": {"task": "table", "source": str(file)},
+        "problems": len(ROWS),
+        "prompt": {"before": "Q: ", "after": " A:"},
+        "reward": "exact_match",
+        "decoding": {"max_new_tokens": 4},
+        **changes,
+    }
+    path.write_text(yaml.safe_dump({key: value for key, value in values.items() if value is not None}))
+    return path
+
+
+def result(runs: Path, run: str, stage: str = "letters") -> dict[str, Any]:
+    return json.loads((runs / run / stage / "eval.json").read_text())  # type: ignore[no-any-return]
+
+
+def trials(runs: Path, run: str, label: str, stage: str = "letters") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (runs / run / stage / label / "trials.jsonl").read_text().splitlines()]
+
+
+def test_a_checkpoint_against_another(real_children: Any, models: Path, suite: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    done = real_children.trivium(
+        "eval",
+        models / "second",
+        "--suite",
+        suite,
+        "--against",
+        models / "first",
+        "--require",
+        "better",
+        "--runs",
+        runs,
+    )
+    assert done.code == 1, done.text
+    assert "not better: letters" in done.text
+    found = result(runs, "eval-second")
+    assert [each["label"] for each in found["checkpoints"]] == ["first", "second"]
+    accuracy = {each["label"]: each["accuracy"]["value"] for each in found["checkpoints"]}
+    assert accuracy == {"first": 20 / 30, "second": 10 / 30}
+    (pair,) = found["comparisons"]
+    assert (pair["a"], pair["b"]) == ("second", "first")
+    assert pair["difference"]["estimate"]["value"] == pytest.approx(-1 / 3)
+    assert found["provenance"]["weights"].keys() == {"first", "second"}
+    first = trials(runs, "eval-second", "first")[0]
+    assert first["prompt"] == [{"role": "user", "content": "Q: letter 0? A:"}]
+    assert (runs / "eval-second/report.html").is_file()
+
+    # The other checkpoint alone, compared with the finished run: nothing of it is asked again.
+    again = real_children.trivium(
+        "eval", models / "first", "--suite", suite, "--against", "eval-second", "--runs", runs
+    )
+    assert again.code == 0, again.text
+    against = result(runs, "eval-first")
+    assert [each["label"] for each in against["checkpoints"]] == ["first"]
+    (back,) = against["comparisons"]
+    assert (back["a"], back["b"], back["roles"]) == ("first", "eval-second/second", ["against"])
+    assert back["difference"]["estimate"]["value"] == -pair["difference"]["estimate"]["value"]
+    # The same checkpoint twice at temperature 0: identical lines.
+    twice = (runs / "eval-second/letters/first/trials.jsonl").read_bytes()
+    assert (runs / "eval-first/letters/first/trials.jsonl").read_bytes() == twice
+
+
+def test_more_answers_keep_those_that_are_there(real_children: Any, models: Path, suite: Path, tmp_path: Path) -> None:
+    def run(n: int, runs: Path, *more: str) -> Any:
+        call = ("eval", models / "first", "--suite", suite, "--k", "1,2", "--n", n, "suite.decoding.temperature=1.0")
+        return real_children.trivium(*call, "--runs", runs, *more)
+
+    once, grown = tmp_path / "once", tmp_path / "grown"
+    assert (whole := run(4, once)).code == 0, whole.text
+    (stage,) = (path.name for path in (once / "eval-first").glob("letters-*"))
+    assert run(2, grown).code == 0
+    early = trials(grown, "eval-first", "first", stage)
+    assert run(4, grown).code == 0
+    assert sorted(path.name for path in (grown / f"eval-first/{stage}/shards/first").iterdir()) == ["0-2", "2-4"]
+    late = trials(grown, "eval-first", "first", stage)
+    assert [each for each in late if each["sample"] < 2] == early
+    assert late == trials(once, "eval-first", "first", stage)
+    assert [each["sample"] for each in late[:5]] == [0, 1, 2, 3, 0]
+    assert len({each["seed"] for each in late}) == 4 * len(ROWS)
+    metrics = result(grown, "eval-first", stage)["checkpoints"][0]["metrics"]
+    assert {"pass@2", "pass^2", "maj@2"} <= metrics.keys()
+    # Each answer is "a" with odds of two to one: both right, or one of two, of 20 problems with "a" and 10 with "b".
+    assert metrics["pass^2"]["value"] == pytest.approx((20 * 4 + 10 * 1) / 9 / 30, abs=0.15)
+    assert metrics["pass@2"]["value"] == pytest.approx((20 * 8 + 10 * 5) / 9 / 30, abs=0.15)
+    assert metrics["pass^2"]["value"] <= metrics["maj@2"]["value"] <= metrics["pass@2"]["value"]
+
+
+def test_an_evaluation_that_is_killed_ends_the_same(
+    real_children: Any, snapshot: Take, models: Path, suite: Path, tmp_path: Path
+) -> None:
+    call = ("eval", models / "second", "--suite", suite, "chunk=8")
+    whole = real_children.trivium(*call, "--runs", tmp_path / "whole")
+    assert whole.code == 0, whole.text
+    for at in (3, 5, whole.writes - 4):
+        struck = real_children.trivium(*call, "--runs", tmp_path / "struck", fault="kill after", at=at)
+        assert struck.code == -signal.SIGKILL, struck.text
+        resumed = real_children.trivium(*call, "--runs", tmp_path / "struck")
+        assert resumed.code == 0, resumed.text
+        ends = [snapshot(tmp_path / each) for each in ("struck", "whole")]
+        kept = [
+            {name: file for name, file in end.items() if "report" not in name and "seconds" not in name} for end in ends
+        ]
+        for end in kept:
+            for name in [name for name in end if "/shards/" in name]:
+                if not name.endswith("key.json"):
+                    end[name] = [{**json.loads(line), "seconds": 0} for line in end[name].splitlines()]
+        assert kept[0] == kept[1]
+        shutil.rmtree(tmp_path / "struck")
+
+
+def test_suites_add_up_in_one_run(real_children: Any, models: Path, suite: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    other = write(tmp_path / "other.yaml", tmp_path / "letters.jsonl", prompt={"after": "?"})
+    assert real_children.trivium("eval", models / "first", "--suite", suite, "--runs", runs).code == 0
+    both = real_children.trivium("eval", models / "first", "--suite", other, "limit=10", "--runs", runs)
+    assert both.code == 0, both.text
+    assert "letters: up to date" in both.text
+    assert result(runs, "eval-first", "other")["partial"]
+    page = (runs / "eval-first/report.html").read_text()
+    assert "letters" in page and "other" in page
+
+
+def test_rescoring_without_the_model(real_children: Any, models: Path, suite: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    assert real_children.trivium("eval", models / "first", "--suite", suite, "--runs", runs).code == 0
+    same = real_children.trivium(
+        "eval", "rescore", "eval-first", "--reward", "exact_match", "--runs", runs, fault="no model"
+    )
+    assert same.code == 0, same.text
+    before = (runs / "eval-first/letters/first/trials.jsonl").read_bytes()
+    assert (runs / "eval-first/rescore-exact_match-letters/first/trials.jsonl").read_bytes() == before
+    reward = tmp_path / "never.py"
+    reward.write_text("def never(prompts, completions, **columns):\n    return [0.0] * len(completions)\n")
+    other = real_children.trivium("eval", "rescore", "eval-first", "--reward", f"{reward}:never", "--runs", runs)
+    assert other.code == 0, other.text
+    old, new = result(runs, "eval-first"), result(runs, "eval-first", "rescore-never-letters")
+    right = old["checkpoints"][0]["outcomes"]["correct"]
+    assert f"correct → wrong {right}" in other.text
+    assert new["checkpoints"][0]["outcomes"]["correct"] == 0
+    assert new["suite"]["digest"] != old["suite"]["digest"]
+    # The data are looked at: other questions are no longer those that were asked.
+    (tmp_path / "letters.jsonl").write_text("".join(json.dumps({**row, "answer": "b"}) + "\n" for row in ROWS))
+    refused = real_children.trivium("eval", "rescore", "eval-first", "--reward", "exact_match", "--runs", runs)
+    assert refused.code == 2 and "have changed since" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "--suite NAME[,NAME]"),
+        (("--suite", "gms8k"), "no suite is called `gms8k`; did you mean `gsm8k`?"),
+        (("--suite", "LETTERS", "--k", "0"), "k counts answers, so it is at least 1"),
+        (("--suite", "LETTERS", "--k", "many"), "give numbers, such as --k 1,8"),
+        (("--suite", "LETTERS", "--k", "4"), "4 greedy answers are one answer; give suite.decoding.temperature"),
+        (("--suite", "LETTERS", "--require", "better"), "name what with, --against BASE"),
+        (("--suite", "LETTERS", "--against", "nowhere"), "nowhere: no such model directory"),
+        (("--suite", "LETTERS", "--against", "MASKED"), "evaluate each by itself"),
+        (("--suite", "LETTERS", "limt=3"), "unknown key; did you mean `limit`?"),
+        (("--suite", "LETTERS", "suite.prompt.befor=x"), "prompt.befor: unknown key; did you mean `before`?"),
+        (("--suite", "missing.yaml"), "missing.yaml: cannot be read"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: tuple[str, ...], words: str, real_children: Any, models: Path, suite: Path, tmp_path: Path
+) -> None:
+    names = {"LETTERS": str(suite), "MASKED": str(models / "masked")}
+    call = [names.get(each, each) for each in arguments]
+    done = real_children.trivium("eval", models / "first", *call, "--runs", tmp_path / "runs", fault="no model")
+    assert done.code == 2, done.text
+    assert words in done.text
+    assert "Traceback" not in done.text and len(done.text.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"problems": 31}, "the suite is made of 31 problems and the data hold 30"),
+        ({"reward": "number"}, "gold answers are not accepted by number"),
+        ({"rewards": "number"}, "rewards: unknown key; did you mean `reward`?"),
+        ({"data": {"task": "tabel"}}, "no task is called 'tabel'; did you mean 'table'?"),
+        ({"answer": {"strict": "boxd"}}, "boxd"),
+        ({"version": None}, "version: is missing"),
+    ],
+)
+def test_a_plan_looks_at_the_suite(
+    changes: dict[str, Any], words: str, real_children: Any, models: Path, suite: Path, tmp_path: Path
+) -> None:
+    write(suite, tmp_path / "letters.jsonl", **changes)
+    done = real_children.trivium(
+        "eval", models / "first", "--suite", suite, "--plan", "--runs", tmp_path / "runs", fault="no model"
+    )
+    assert done.code == 2, done.text
+    assert words in done.text and "Traceback" not in done.text
+
+
+def test_a_checkpoint_without_a_chat_template(real_children: Any, models: Path, suite: Path, tmp_path: Path) -> None:
+    plain = Path(shutil.copytree(models / "first", tmp_path / "plain"))
+    (plain / "chat_template.jinja").unlink()
+    done = real_children.trivium("eval", plain, "--suite", suite, "--runs", tmp_path / "runs", fault="no model")
+    assert done.code == 2 and "has no chat template" in done.text
+
+
+def test_suites_are_listed_and_shown(real_children: Any, suite: Path) -> None:
+    listed = real_children.trivium("eval", "suites")
+    assert listed.code == 0 and "rg:NAME" in listed.text
+    shown = real_children.trivium("eval", "show", suite, "-n", 2)
+    assert shown.code == 0, shown.text
+    assert "user: Q: letter 1? A:" in shown.text and "letter 2" not in shown.text
