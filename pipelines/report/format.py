@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,23 @@ def signed(value: float) -> str:
 
 def interval(estimate: Mapping[str, Any]) -> Markup:
     """[low, high] of an accuracy, in percent."""
-    if estimate["low"] is None:
-        return Markup('<span title="{}">{}</span>').format(estimate["reason"] or "", DASH)
-    return Markup('<span class="range">[{}, {}]</span>').format(percent(estimate["low"]), percent(estimate["high"]))
+    return _interval(estimate, percent)
 
 
 def interval_points(estimate: Mapping[str, Any]) -> Markup:
     """[low, high] of a difference, in points."""
+    return _interval(estimate, points)
+
+
+def interval_decimal(estimate: Mapping[str, Any]) -> Markup:
+    """[low, high] of a ratio."""
+    return _interval(estimate, decimal)
+
+
+def _interval(estimate: Mapping[str, Any], written: Callable[[float | None], Markup]) -> Markup:
     if estimate["low"] is None:
         return Markup('<span title="{}">{}</span>').format(estimate["reason"] or "", DASH)
-    return Markup('<span class="range">[{}, {}]</span>').format(points(estimate["low"]), points(estimate["high"]))
+    return Markup('<span class="range">[{}, {}]</span>').format(written(estimate["low"]), written(estimate["high"]))
 
 
 def count(value: int | None) -> Markup:
@@ -86,19 +93,19 @@ def number(value: Any) -> Markup:
     return data(value, f"{value:.4g}".replace("-", MINUS)) if isinstance(value, float) else escape(value)
 
 
-def thumbnail(path: str | None) -> str | None:
-    """An image file as a small data URI; None where it cannot be read. Small images stay lossless."""
+def thumbnail(path: str | None, side: int = THUMBNAIL) -> str | None:
+    """An image file as a small data URI; None where it cannot be read. Up to `side` pixels it stays lossless."""
     from PIL import Image, UnidentifiedImageError
 
     if path is None or not Path(path).is_file():
         return None
     try:
         with Image.open(path) as image:
-            lossless = max(image.size) <= THUMBNAIL
+            lossless = max(image.size) <= side
             picture = image.convert("RGB")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
         return None
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    picture.thumbnail((side, side))
     buffer = io.BytesIO()
     if lossless:
         picture.save(buffer, "PNG", optimize=True)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from eval.trial import OUTCOMES
+from pipelines.evaluation import KINDS
 from pipelines.report import format, plots
+from pipelines.report.measures import measure_all, power_line
+from pipelines.report.overview import overview, published_for
 from pipelines.report.plots import Bar
 from pipelines.report.refinement import read_refinement
 from pipelines.report.run import RunView, StageView
+from pipelines.report.samples import pack_samples
 from pipelines.report.triads import Audit, FilterMeans, Row, Triads, filter_means, read_triads
 from pipelines.stages.filter import COMBINED, SCORE_PREFIX
 
@@ -25,30 +32,29 @@ MOST_SCORES = 4
 
 
 def render_run(run: RunView) -> str:
-    """The whole HTML page."""
-    evaluation = run.evaluation
-    main = _main_line(evaluation)
-    before, after = (main[0], main[-1]) if len(main) > 1 else (None, main[0] if main else None)
-    shown = [each for each in (before, after) if each]
-    kinds = sorted(shown[0]["kinds"]) if shown else []
+    """The whole HTML page. Raises `TrialError` where the trials of an evaluation cannot be read."""
+    measured = measure_all(run.evaluations)
+    # One evaluation is shown in depth, several side by side with the depth of each below.
+    one = measured[0] if len(measured) == 1 else None
     chosen = _filter_stage(run)
     triads = read_triads(chosen.directory) if chosen else None
     score = _selecting_score(chosen, triads) if chosen and triads else None
     drawn = sorted(triads.scores, key=lambda name: name != score)[:MOST_SCORES] if triads else []
     audit = triads.audit if triads else None
+    samples = pack_samples(measured)
     return render(
         "run.html.j2",
+        script=script() if samples else None,
         title=run.name,
         run=run,
+        only_evaluations=all(stage.kind in KINDS for stage in run.stages),
         trained=bool(run.of_kind("update")),
-        evaluation=evaluation,
-        repeated=evaluation is not None and _repeats(evaluation),
-        before=before,
-        after=after,
-        change=_comparison(evaluation, after, before),
-        shown=shown,
-        kinds=kinds,
-        kinds_note=_kinds_note(shown),
+        one=one,
+        published=published_for(run, one) if one else None,
+        overview=overview(run, measured) if len(measured) > 1 else None,
+        measured=measured,
+        samples=samples,
+        outcomes=OUTCOMES,
         scores_note=Markup('<span class="key box"></span> kept, <span class="key line"></span> dropped'),
         triads=triads,
         proposed=_proposed(run, chosen) if chosen and triads else 0,
@@ -58,17 +64,26 @@ def render_run(run: RunView) -> str:
         gallery=_gallery(triads, score),
         refinement=read_refinement(run.stages),
         plots={
-            "accuracy": Markup(_accuracy_plot(evaluation, after)) if evaluation else None,
-            "kinds": Markup(_kinds_plot(before, after, kinds)) if before and after and kinds else None,
             "scores": _score_plots(triads, drawn) if triads else [],
             "truth": _truth_plots(triads, audit, drawn) if triads and audit else [],
         },
     )
 
 
-def render(template: str, **values: Any) -> str:
-    """Fills a template. Everything that is not `Markup` is escaped; a name that is missing is an error."""
-    return str(_environment().get_template(template).render(style=Markup(_style()), **values))
+def render(template: str, *, script: Markup | None = None, **values: Any) -> str:
+    """Fills a template. Everything that is not `Markup` is escaped; a name that is missing is an error.
+
+    The policy of the page lets `script` run, known by its digest, and no other.
+    """
+    digest = None if script is None else base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"; script-src 'sha256-{digest}'" if digest else ""
+    page = _environment().get_template(template)
+    return str(page.render(style=Markup(_asset("style.css", "samples.css")), script=script, policy=policy, **values))
+
+
+def script() -> Markup:
+    """What a page with samples runs."""
+    return Markup(_asset("samples_data.js", "samples_parts.js", "samples.js"))
 
 
 @functools.cache
@@ -82,29 +97,20 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("percent", "points", "interval", "interval_points", "count", "decimal", "p_value", "duration", "number")
+    names = (
+        "percent", "points", "interval", "interval_points", "interval_decimal", "count", "decimal", "p_value",
+        "duration", "number",
+    )  # fmt: skip
     environment.filters.update({name: getattr(format, name) for name in names})
     environment.filters["asdict"] = asdict
+    environment.filters["power_line"] = power_line
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     return environment
 
 
-def _style() -> str:
-    return Path(__file__).with_name("templates").joinpath("style.css").read_text(encoding="utf-8")
-
-
-def _main_line(evaluation: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """The checkpoints outside arms, in order."""
-    return [each for each in evaluation["checkpoints"] if each["arm"] is None] if evaluation else []
-
-
-def _comparison(
-    evaluation: Mapping[str, Any] | None, a: Mapping[str, Any] | None, b: Mapping[str, Any] | None
-) -> Mapping[str, Any] | None:
-    if evaluation is None or a is None or b is None:
-        return None
-    pairs = (each for each in evaluation["comparisons"] if (each["a"], each["b"]) == (a["label"], b["label"]))
-    return next(pairs, None)
+def _asset(*names: str) -> str:
+    folder = Path(__file__).with_name("templates")
+    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
 
 
 def _filter_stage(run: RunView) -> StageView | None:
@@ -116,36 +122,6 @@ def _filter_stage(run: RunView) -> StageView | None:
 def _filters(run: RunView) -> list[FilterMeans]:
     read = ((stage.name, read_triads(stage.directory)) for stage in run.of_kind("filter"))
     return [filter_means(name, [triads]) for name, triads in read if triads is not None]
-
-
-def _accuracy_plot(evaluation: Mapping[str, Any], after: Mapping[str, Any] | None) -> str:
-    baseline = evaluation["baseline"]
-    bars = [
-        _bar(each["label"], each["accuracy"], strong=after is not None and each["label"] == after["label"])
-        for each in evaluation["checkpoints"]
-    ]
-    lows = [bar.low or bar.value for bar in bars if bar.value is not None]
-    # A baseline far below would squeeze the intervals that the plot is there to show.
-    near = _repeats(evaluation) and bool(lows) and min(lows) - 100 * baseline["value"] < 25
-    reference = (100 * baseline["value"], f"always “{baseline['answer']}”") if near else None
-    values = ", ".join(f"{bar.label} {bar.value:.1f} %" for bar in bars if bar.value is not None)
-    return plots.forest(bars, f"Accuracy per checkpoint: {values}", "accuracy, %", reference=reference)
-
-
-def _repeats(evaluation: Mapping[str, Any]) -> bool:
-    """Whether any answer is right more than once: of puzzles, each has its own, and a constant says nothing."""
-    return bool(evaluation["baseline"]["value"] * evaluation["problems"]["used"] > 1.5)
-
-
-def _kinds_plot(before: Mapping[str, Any], after: Mapping[str, Any], kinds: Sequence[str]) -> str:
-    rows = [(kind, _bar(kind, before["kinds"][kind]), _bar(kind, after["kinds"][kind])) for kind in kinds]
-    title = f"Accuracy by kind of question, {before['label']} and {after['label']}; the table below has the numbers"
-    return plots.paired_dots(rows, title, "accuracy, %")
-
-
-def _kinds_note(shown: Sequence[Mapping[str, Any]]) -> Markup:
-    keys = ('<span class="key muted"></span> {}', '<span class="key"></span> {}')
-    return Markup(", ").join(Markup(key).format(each["label"]) for key, each in zip(keys, shown, strict=False))
 
 
 def _score_plots(triads: Triads, scores: Sequence[str]) -> list[tuple[str, Markup]]:
@@ -170,13 +146,6 @@ def _truth_plots(triads: Triads, audit: Audit, scores: Sequence[str]) -> list[tu
             title = f"Share of right pairs by the score {score}, from {bins[0].value:.0f} % to {bins[-1].value:.0f} %"
             drawn.append((score, Markup(plots.calibration(bins, base, title, f"mean {score} of the group"))))
     return drawn
-
-
-def _bar(label: str, estimate: Mapping[str, Any], strong: bool = True) -> Bar:
-    value, low, high = (
-        None if each is None else 100 * each for each in (estimate[key] for key in ("value", "low", "high"))
-    )
-    return Bar(label, value, low, high, strong)
 
 
 def _dropped(stages: Sequence[StageView]) -> list[tuple[str, str, int, float | None]]:

@@ -11,7 +11,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # Stand-ins that matplotlib writes and `_inline` replaces by the page's own colours, so that dark mode works.
@@ -70,11 +70,12 @@ def forest(bars: Sequence[Bar], title: str, unit: str, *, reference: tuple[float
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Values in order, named at their end."""
+    """Values in order, named at their end. `marks`: places that are marked by a dot and the interval there."""
 
     label: str
     places: Sequence[float]
     values: Sequence[float]
+    marks: Mapping[float, Bar] = field(default_factory=dict)
 
 
 def lines(
@@ -85,6 +86,11 @@ def lines(
         for number, line in reversed(list(enumerate(drawn))):
             colour, width = (MUTED, 1.1) if number else (ACCENT, 2)
             axes.plot(line.places, line.values, color=colour, linewidth=width)
+            for place, bar in line.marks.items():
+                if bar.value is not None:
+                    axes.plot(place, bar.value, "o", color=colour, markersize=5)
+                if bar.low is not None and bar.high is not None:
+                    axes.plot([place, place], [bar.low, bar.high], color=colour, linewidth=1.2)
         if mark is not None:
             axes.axvline(mark, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
         if logarithmic:
@@ -93,6 +99,7 @@ def lines(
             axes.yaxis.set_minor_formatter("")
         else:
             axes.set_ylim(bottom=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         _name_ends(axes, drawn)
         axes.set_xlabel(across)
         axes.set_ylabel(unit)

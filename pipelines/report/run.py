@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from pipelines.errors import RunError
+from pipelines.evaluation import KINDS, RESULT_FILE, Stored
 from pipelines.manifest import MANIFEST_FILE, Manifest
 from pipelines.runner import RECIPE_FILE
 
@@ -31,33 +32,26 @@ class StageView:
     def arm(self) -> str | None:
         return self.name.partition("@")[2] or None
 
-    @property
-    def evaluation(self) -> Mapping[str, Any] | None:
-        """Its `eval.json`, if it is an evaluation."""
-        path = self.directory / "eval.json"
-        if self.kind != "evaluate" or not path.is_file():
-            return None
-        result: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return result
-
 
 @dataclass(frozen=True, slots=True)
 class RunView:
     """`recipe` is the text of the resolved recipe; `stages` are the finished ones, in the order of the chain.
 
-    `outdated` names those that read what has been made anew since; they are not among `stages`.
+    `outdated` names those that read what has been made anew since; they are not among `stages`. `evaluations` are the
+    results among `stages`, in the same order.
     """
 
     name: str
     directory: Path
     recipe: str
     stages: Sequence[StageView]
+    evaluations: Sequence[Stored] = ()
     outdated: Sequence[str] = ()
 
     @property
     def evaluation(self) -> Mapping[str, Any] | None:
         """The last `eval.json` of the run."""
-        return next((result for stage in reversed(self.stages) if (result := stage.evaluation) is not None), None)
+        return self.evaluations[-1].result if self.evaluations else None
 
     @property
     def seconds(self) -> float:
@@ -98,7 +92,16 @@ def read_run(directory: Path) -> RunView:
     outdated = _outdated(found)
     current = {name: stage for name, stage in found.items() if name not in outdated}
     text = recipe.read_text(encoding="utf-8")
-    return RunView(directory.resolve().name, directory, text, _in_order(current), sorted(outdated))
+    stages = _in_order(current, [each["name"] for each in yaml.safe_load(text).get("stages") or []])
+    evaluations = [each for stage in stages if (each := _stored(stage)) is not None]
+    return RunView(directory.resolve().name, directory, text, stages, evaluations, sorted(outdated))
+
+
+def _stored(stage: StageView) -> Stored | None:
+    path = stage.directory / RESULT_FILE
+    if stage.kind not in KINDS or not path.is_file():
+        return None
+    return Stored(stage.name, stage.directory, json.loads(path.read_text(encoding="utf-8")))
 
 
 def _outdated(found: Mapping[str, StageView]) -> set[str]:
@@ -117,14 +120,20 @@ def _outdated(found: Mapping[str, StageView]) -> set[str]:
         outdated |= more
 
 
-def _in_order(found: Mapping[str, StageView]) -> list[StageView]:
-    """The stages in the order of the chain, without leftovers of an earlier recipe.
+def _in_order(found: Mapping[str, StageView], recipe: Sequence[str]) -> list[StageView]:
+    """The stages in the order of the chain, then the evaluations in that of `recipe`, the names of its stages.
 
-    An evaluation looks at all stages before it, so its manifest lists the chain; without one, the time decides.
+    What an earlier recipe has left is not among them: an evaluation looks at all stages before it, so its manifest
+    lists the chain. Without an evaluation the time decides.
     """
     by_time = sorted(found.values(), key=lambda stage: stage.manifest.started)
-    evaluations = [stage for stage in by_time if stage.kind == "evaluate"]
-    if not evaluations:
-        return by_time
-    chain = [found[name] for name in evaluations[-1].manifest.inputs if name in found]
-    return [*chain, *evaluations]
+    asked = [stage for stage in by_time if stage.kind == "evaluate" and (stage.name in recipe or not recipe)]
+    if not asked:
+        return [stage for stage in by_time if stage.kind not in KINDS]
+    chain = [found[name] for name in asked[-1].manifest.inputs if name in found]
+    if recipe:
+        asked.sort(key=lambda stage: recipe.index(stage.name))
+    again = [stage for stage in by_time if stage.kind in KINDS and stage.kind != "evaluate"]
+    # Answers that were scored again stand below the evaluation that they come from.
+    both = [[stage, *(each for each in again if stage.name in each.manifest.inputs)] for stage in asked]
+    return [*chain, *(stage for each in both for stage in each)]

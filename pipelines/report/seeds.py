@@ -4,20 +4,39 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from eval.compare import ArmOverSeeds, Evaluated, across_seeds
 from eval.suite import CompareError
-from eval.trial import OUTCOMES, TrialError, read
+from eval.trial import OUTCOMES, TrialError
 from pipelines.errors import RunError
+from pipelines.evaluation import Stored
 from pipelines.report import plots
+from pipelines.report.measures import title_of
 from pipelines.report.page import render
 from pipelines.report.plots import Bar
-from pipelines.report.run import RunView, StageView
+from pipelines.report.run import RunView
 from pipelines.report.triads import FilterMeans, Triads, filter_means, read_triads
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteOverSeeds:
+    """A suite. `outcomes`: checkpoint -> how its answers fell out, added up over seeds."""
+
+    title: str
+    arms: Sequence[ArmOverSeeds]
+    problems: Mapping[str, int]
+    partial: bool
+    outcomes: Mapping[str, Counter[str]]
+    accuracy: Markup
+    difference: Markup | None
+
+    @property
+    def control(self) -> str:
+        return next(arm.arm for arm in self.arms if arm.comparison is None)
 
 
 def render_seeds(directory: Path, runs: Sequence[RunView]) -> str:
@@ -26,54 +45,71 @@ def render_seeds(directory: Path, runs: Sequence[RunView]) -> str:
     Raises:
         RunError: a seed has no finished evaluation, or the seeds were evaluated differently or have different arms.
     """
-    try:
-        arms = combine(runs)
-    except (CompareError, TrialError) as error:
-        raise RunError(f"{directory}: {error}") from error
-    control = next(arm.arm for arm in arms if arm.comparison is None)
-    evaluation = _evaluation(runs[0])[1]
+    suites = []
+    for seeds in evaluations_of(runs):
+        try:
+            suites.append(_over_seeds(seeds, [run.name for run in runs]))
+        except (CompareError, TrialError) as error:
+            raise RunError(f"{directory}: {error}") from error
     return render(
         "seeds.html.j2",
         title=directory.resolve().name,
         directory=directory.resolve().name,
         runs=runs,
         seeds=[run.name.removeprefix("seed-") for run in runs],
-        arms=arms,
-        control=control,
-        evaluation=evaluation,
-        outcomes=_outcomes(runs),
+        suites=suites,
+        several=len(suites) > 1,
         outcome_names=OUTCOMES,
         audits=[each for each in _filters(runs) if each.kept is not None],
-        plots={
-            "accuracy": Markup(_accuracy_plot(arms)),
-            "difference": Markup(_difference_plot(arms, control)) if len(arms) > 1 else None,
-        },
     )
 
 
-def combine(runs: Sequence[RunView], control: str | None = None) -> list[ArmOverSeeds]:
-    """Every checkpoint name over the seeds, against `control`: by default the evaluation's own, else the first one."""
+def evaluations_of(runs: Sequence[RunView]) -> list[list[Stored]]:
+    """The evaluations that the first seed has, each of all seeds. Raises `RunError` where a seed lacks one."""
+    for run in runs:
+        if not run.evaluations:
+            raise RunError(f"{run.directory}: no finished evaluation; run the recipe again to go on")
+    found = []
+    for first in runs[0].evaluations:
+        seeds = [each for run in runs for each in run.evaluations if each.name == first.name]
+        if len(seeds) < len(runs):
+            raise RunError(f"{runs[0].directory.parent}: `{first.name}` is not finished for every seed; run it again")
+        found.append(seeds)
+    return found
+
+
+def combine(seeds: Sequence[Stored], names: Sequence[str]) -> list[ArmOverSeeds]:
+    """Every checkpoint name over the seeds, against the evaluation's own control, else the first one.
+
+    Args:
+        seeds: the same evaluation of each seed; `names` are those of the seeds' runs.
+    """
     arms: dict[str, list[Evaluated]] = {}
-    for run in runs:
-        stage, result = _evaluation(run)
-        settings = {key: value for key, value in result["suite"].items() if key != "digest"}
-        for checkpoint in result["checkpoints"]:
-            trials = list(read(stage.directory / checkpoint["file"]))
-            label = f"{run.name}/{checkpoint['label']}"
-            arms.setdefault(checkpoint["label"], []).append(Evaluated(label, settings, trials))
-    names = list(arms)
-    compared = _evaluation(runs[0])[1]["comparisons"]
-    own = [each["b"] for each in compared if "control" in each["roles"]]
-    return across_seeds(arms, control or [names[0], *own][-1])
+    for name, stored in zip(names, seeds, strict=True):
+        for each in stored.evaluated():
+            arms.setdefault(each.label, []).append(replace(each, label=f"{name}/{each.label}"))
+    own = [each["b"] for each in seeds[0].result["comparisons"] if "control" in each["roles"]]
+    return across_seeds(arms, [next(iter(arms)), *own][-1])
 
 
-def _outcomes(runs: Sequence[RunView]) -> dict[str, Counter[str]]:
-    """Checkpoint -> how its answers fell out, added up over seeds."""
-    added: dict[str, Counter[str]] = defaultdict(Counter)
-    for run in runs:
-        for checkpoint in _evaluation(run)[1]["checkpoints"]:
-            added[checkpoint["label"]].update(checkpoint["outcomes"])
-    return added
+def _over_seeds(seeds: Sequence[Stored], names: Sequence[str]) -> SuiteOverSeeds:
+    result = seeds[0].result
+    arms = combine(seeds, names)
+    outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+    for stored in seeds:
+        for checkpoint in stored.result["checkpoints"]:
+            outcomes[checkpoint["label"]].update(checkpoint["outcomes"])
+    title = title_of(seeds[0])
+    control = next(arm.arm for arm in arms if arm.comparison is None)
+    return SuiteOverSeeds(
+        title=title,
+        arms=arms,
+        problems=result["problems"],
+        partial=result["partial"],
+        outcomes=outcomes,
+        accuracy=Markup(_accuracy_plot(title, arms)),
+        difference=Markup(_difference_plot(title, arms, control)) if len(arms) > 1 else None,
+    )
 
 
 def _filters(runs: Sequence[RunView]) -> list[FilterMeans]:
@@ -86,14 +122,7 @@ def _filters(runs: Sequence[RunView]) -> list[FilterMeans]:
     return [filter_means(name, each) for name, each in found.items() if len(each) == len(runs)]
 
 
-def _evaluation(run: RunView) -> tuple[StageView, Mapping[str, Any]]:
-    for stage in reversed(run.stages):
-        if (result := stage.evaluation) is not None:
-            return stage, result
-    raise RunError(f"{run.directory}: no finished evaluation; run the recipe again to go on")
-
-
-def _accuracy_plot(arms: Sequence[ArmOverSeeds]) -> str:
+def _accuracy_plot(title: str, arms: Sequence[ArmOverSeeds]) -> str:
     bars = [
         Bar(
             arm.arm,
@@ -105,10 +134,11 @@ def _accuracy_plot(arms: Sequence[ArmOverSeeds]) -> str:
         )
         for arm in arms
     ]
-    return plots.forest(bars, "Mean accuracy of each arm over its seeds; the table has the numbers", "accuracy, %")
+    words = f"Mean accuracy of each arm on {title} over its seeds; the table has the numbers"
+    return plots.forest(bars, words, "accuracy, %")
 
 
-def _difference_plot(arms: Sequence[ArmOverSeeds], control: str) -> str:
+def _difference_plot(title: str, arms: Sequence[ArmOverSeeds], control: str) -> str:
     bars = []
     for arm in arms:
         if arm.comparison is not None:
@@ -117,8 +147,8 @@ def _difference_plot(arms: Sequence[ArmOverSeeds], control: str) -> str:
             seeds = [100 * value for value in arm.per_seed_difference if value is not None]
             clear = low is not None and high is not None and (low > 0 or high < 0)
             bars.append(Bar(arm.arm, _percent(estimate.value), low, high, clear, seeds))
-    title = f"Paired difference of each arm to {control}; the table has the numbers"
-    return plots.forest(bars, title, "points", reference=(0.0, control))
+    words = f"Paired difference of each arm to {control} on {title}; the table has the numbers"
+    return plots.forest(bars, words, "points", reference=(0.0, control))
 
 
 def _percent(value: float | None) -> float | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import shutil
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,69 +19,13 @@ from eval.trial import OUTCOMES
 from pipelines.errors import RunError
 from pipelines.report import write_report
 from pipelines.report.format import duration, signed, thumbnail
+from pipelines.report.page import script
 from pipelines.report.run import read_run
 from pipelines.report.seeds import combine
 from pipelines.stages.report import ReportStage
 from tasks.problem import Rows
-
-VOID = {"meta", "img", "br", "hr", "link", "input"}
-
-
-class Page(HTMLParser):
-    """Checks nesting and keeps rows of tables: table id -> rows -> (texts, exact numbers)."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tables: dict[str, list[tuple[list[str], list[float]]]] = {}
-        self.numbers: dict[str, float] = {}
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[tuple[str, str | None]] = []
-        self.text: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open, self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        self.elements.append((tag, values))
-        if tag not in VOID:
-            self.open.append((tag, values.get("id")))
-        table = self._table
-        if tag == "table":
-            assert values["id"] not in self.tables
-            self.tables[str(values["id"])] = []
-        elif tag == "tr" and table is not None:
-            self.tables[table].append(([], []))
-        elif tag in ("td", "th") and table is not None:
-            self.tables[table][-1][0].append("")
-        elif tag == "data":
-            number = float(str(values["value"]))
-            if table is not None:
-                self.tables[table][-1][1].append(number)
-            else:
-                holder = next((name for _, name in reversed(self.open) if name), None)
-                if holder:
-                    self.numbers.setdefault(holder, number)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        table = self._table
-        if tag in ("td", "th") and table is not None:
-            cells = self.tables[table][-1][0]
-            cells[-1] = " ".join(cells[-1].split())
-        assert self.open.pop()[0] == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-        table = self._table
-        if table is not None and any(tag in ("td", "th") for tag, _ in self.open):
-            self.tables[table][-1][0][-1] += data
-
-    @property
-    def _table(self) -> str | None:
-        return next((name for tag, name in reversed(self.open) if tag == "table"), None)
+from tests.report.chromium import needs_chromium, open_tab
+from tests.report.reading import Page
 
 
 @pytest.fixture(scope="module")
@@ -121,15 +64,12 @@ def test_differences_are_those_of_the_json(page: Page, result: dict) -> None:  #
 
 
 def test_kinds_are_those_of_the_json(page: Page, result: dict) -> None:  # type: ignore[type-arg]
-    _, *body = page.tables["kinds"]
-    before, after = result["checkpoints"][0]["kinds"], result["checkpoints"][1]["kinds"]
-    assert [texts[0] for texts, _ in body] == sorted(before)
+    head, *body = page.tables["by-1"]
+    before, after = result["checkpoints"][0]["factors"]["kind"], result["checkpoints"][1]["factors"]["kind"]
+    assert head[0][0] == "Kind of question"
+    assert [texts[0] for texts, _ in body] == list(before)
     for texts, numbers in body:
-        assert [numbers[0], numbers[1], numbers[4]] == [
-            before[texts[0]]["n"],
-            before[texts[0]]["value"],
-            after[texts[0]]["value"],
-        ]
+        assert numbers == [each[texts[0]][key] for each in (before, after) for key in ("value", "low", "high", "n")]
 
 
 def test_chain_and_reasons_add_up(page: Page, run_directory: Path) -> None:
@@ -163,9 +103,20 @@ def test_audit_is_that_of_the_triads(page: Page, run_directory: Path) -> None:
 
 def test_what_models_wrote_is_escaped(page: Page, html: str) -> None:
     assert "&lt;script&gt;" in html
-    assert not [tag for tag, _ in page.elements if tag in ("script", "iframe", "link", "object", "form", "b onclick")]
+    assert not [tag for tag, _ in page.elements if tag in ("iframe", "link", "object", "embed", "base", "b onclick")]
     assert not [name for _, values in page.elements for name in values if name.startswith("on")]
     assert "<b>not bold</b>" not in html
+
+
+def test_one_script_runs_and_it_is_ours(page: Page, html: str) -> None:
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert scripts == [script()]
+    data = re.findall(r'<script type="text/plain">(.*?)</script>', html, re.DOTALL)
+    assert len(data) >= 2 and html.count("<script") == 1 + len(data)
+    assert all(re.fullmatch(r"[A-Za-z0-9+/]+=*", each) for each in data)
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    policy = next(v["content"] for _, v in page.elements if v.get("http-equiv") == "Content-Security-Policy")
+    assert policy == (f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'")
 
 
 def test_nothing_is_fetched(page: Page) -> None:
@@ -175,8 +126,6 @@ def test_nothing_is_fetched(page: Page) -> None:
             assert value is None or value.startswith(("data:image/", "#")), (tag, name, value)
     style = next(text for text in page.text if ":root" in text)
     assert "url(" not in style and "@import" not in style
-    policy = next(v["content"] for t, v in page.elements if v.get("http-equiv") == "Content-Security-Policy")
-    assert policy is not None and "default-src 'none'" in policy
 
 
 def test_the_gallery_ranks_by_the_score_that_selected(page: Page) -> None:
@@ -237,7 +186,8 @@ def seeds_directory(tmp_path_factory: pytest.TempPathFactory, rows: Rows, make: 
 
 def test_seeds_are_combined(seeds_directory: Path) -> None:
     page = Page(write_report(seeds_directory).read_text())
-    arms = {arm.arm: arm for arm in combine([read_run(path) for path in sorted(seeds_directory.glob("seed-*"))])}
+    runs = [read_run(path) for path in sorted(seeds_directory.glob("seed-*"))]
+    arms = {arm.arm: arm for arm in combine([run.evaluations[0] for run in runs], [run.name for run in runs])}
     assert list(arms) == ["tune", "update", "update@random"]
     assert arms["update@random"].comparison is None
     texts, numbers = page.tables["arms"][2]
@@ -313,26 +263,18 @@ def test_no_signed_zero() -> None:
     assert [signed(value) for value in (0.04, -0.04, 0.06, -2.0)] == ["0.0", "0.0", "+0.1", "−2.0"]
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@needs_chromium
 def test_a_browser_shows_it_without_a_complaint(run_directory: Path, html: str) -> None:
-    with tempfile.TemporaryDirectory() as profile:
-        done = subprocess.run(
-            [
-                "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                "--enable-logging=stderr", f"--user-data-dir={profile}", "--window-size=390,844", "--dump-dom",
-                f"file://{run_directory / 'report.html'}",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )  # fmt: skip
-    assert done.returncode == 0
-    shown = Page(done.stdout)
-    assert shown.tables["accuracy"] == Page(html).tables["accuracy"]
-    assert sum(tag == "img" for tag, _ in shown.elements) == sum(tag == "img" for tag, _ in Page(html).elements)
+    with open_tab() as tab:
+        tab.shape(390, 844)
+        tab.open(run_directory / "report.html")
+        shown, written = Page(tab.value("document.documentElement.outerHTML")), Page(html)
+        # Wide tables scroll in their own boxes: the page itself never does.
+        assert tab.value("document.documentElement.scrollWidth") <= 390
+    assert shown.tables["accuracy"] == written.tables["accuracy"]
+    assert sum(tag == "img" for tag, _ in shown.elements) == sum(tag == "img" for tag, _ in written.elements)
     # The console names what the content policy refused, and what could not be read.
-    assert "CONSOLE" not in done.stderr
+    assert not tab.complaints
 
 
 def test_the_stage_writes_both_copies(

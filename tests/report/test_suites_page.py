@@ -1,0 +1,211 @@
+"""The page of several suites says what each `eval.json` and each `trials.jsonl` says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from statsmodels.stats.multitest import multipletests
+
+from eval.tally import by_problem, tally
+from eval.trial import Trial, read
+from pipelines.errors import RunError
+from pipelines.report import write_report
+from pipelines.report.breakdown import by_length
+from pipelines.report.measures import measure_all, metric_curve
+from pipelines.report.run import read_run
+from pipelines.report.seeds import combine, render_seeds
+from pipelines.rescore import rescore
+from tests.report.reading import Page
+from tests.report.suites import CHECKPOINTS
+
+SUITES = ("sums", "shapes", "words")
+
+
+@pytest.fixture(scope="module")
+def page(suites_run: Path) -> Page:
+    return Page(write_report(suites_run).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def results(suites_run: Path) -> dict[str, Any]:
+    return {name: json.loads((suites_run / name / "eval.json").read_text()) for name in SUITES}
+
+
+def numbers_of(estimate: Mapping[str, Any]) -> list[float]:
+    return [estimate[key] for key in ("value", "low", "high")]
+
+
+def trials_of(run: Path, suite: str, checkpoint: str) -> list[Trial]:
+    return list(read(run / suite / checkpoint / "trials.jsonl"))
+
+
+def test_suites_by_checkpoints(page: Page, results: dict[str, Any]) -> None:
+    head, *body = page.tables["suites"]
+    assert head[0] == ["Suite", *CHECKPOINTS, "Published"]
+    for (texts, numbers), name in zip(body, SUITES, strict=True):
+        result = results[name]
+        expected = [result["problems"]["used"], 4]
+        if name == "shapes":  # one answer is right of all of them
+            expected.append(result["baseline"]["value"])
+        for each in result["checkpoints"]:
+            shares = [each["outcomes"][outcome] / each["trials"] for outcome in ("unparsed", "truncated", "ungraded")]
+            expected += [*numbers_of(each["accuracy"]), *filter(None, shares)]
+        assert numbers == [*expected, *([0.655] if name == "sums" else [])]
+        assert texts[0].startswith(name)
+    assert "a larger model" in body[0][0][-1] and "its report, table 2" in body[0][0][-1]
+    assert body[1][0][-1] == "–"
+
+
+def test_differences_are_adjusted_over_all_suites(page: Page, results: dict[str, Any]) -> None:
+    _, *body = page.tables["differences"]
+    compared = [(name, each) for name in SUITES for each in results[name]["comparisons"]]
+    adjusted = multipletests([each["difference"]["p"] for _, each in compared], method="holm")[1]
+    for (texts, numbers), (name, each), p in zip(body, compared, adjusted, strict=True):
+        assert texts[0].startswith(name) and "tuned − base, against" in texts[0]
+        assert numbers[:3] == numbers_of(each["difference"]["estimate"])
+        assert numbers[3] == pytest.approx(p, rel=1e-12)
+        assert numbers[4:] == [len(each["gained"]), len(each["lost"])]
+        assert each["verdict"] in texts[5] and "problems show a difference of" in texts[5]
+    assert page.numbers["headline-answers"] == sum(
+        each["trials"] for result in results.values() for each in result["checkpoints"]
+    )
+
+
+def test_metrics_and_phases_are_those_of_the_json(page: Page, results: dict[str, Any]) -> None:
+    for number, name in enumerate(SUITES, 1):
+        checkpoints = results[name]["checkpoints"]
+        _, *body = page.tables[f"metrics-{number}"]
+        assert [texts[0].removesuffix(" %") for texts, _ in body] == ["pass@4", "pass^4", "maj@4", "consistency@4"]
+        for texts, numbers in body:
+            metric = texts[0].removesuffix(" %")
+            assert numbers == [value for each in checkpoints for value in numbers_of(each["metrics"][metric])]
+        _, *body = page.tables[f"phases-{number}"]
+        for (texts, numbers), each in zip(body, checkpoints, strict=True):
+            assert texts[0] == each["label"]
+            assert numbers == [
+                value for phase in each["phases"] for value in (phase["share"], phase["failed"], phase["reached"])
+            ]
+
+
+def test_factors_are_those_of_the_json(page: Page, results: dict[str, Any]) -> None:
+    for number, name in enumerate(SUITES, 1):
+        base, tuned = (each["factors"]["kind"] for each in results[name]["checkpoints"])
+        _, *body = page.tables[f"by-1-{number}"]
+        assert [texts[0] for texts, _ in body] == list(base)
+        for texts, numbers in body:
+            found = (base[texts[0]], tuned[texts[0]])
+            assert numbers == [value for each in found for value in (*numbers_of(each), each["n"])]
+
+
+def test_lengths_are_those_of_the_trials(page: Page, suites_run: Path) -> None:
+    _, *body = page.tables["by-2-1"]
+    seen = dict.fromkeys(CHECKPOINTS, 0)
+    for texts, numbers in body:
+        low, _, high = texts[0].partition("–")
+        rest = list(numbers)
+        for checkpoint in CHECKPOINTS:
+            shares: dict[str, list[float]] = defaultdict(list)
+            for trial in trials_of(suites_run, "sums", checkpoint):
+                if int(low) <= (trial.completion_tokens or 0) <= int(high or low) and trial.score is not None:
+                    shares[trial.problem_id].append(trial.score)
+                    seen[checkpoint] += 1
+            if shares:
+                value, *_, n = rest[:4]
+                rest = rest[4:]
+                assert n == len(shares)
+                assert value == pytest.approx(sum(sum(each) / len(each) for each in shares.values()) / n)
+        assert not rest
+    assert seen == dict.fromkeys(CHECKPOINTS, 480)  # each answer is in one group
+
+
+def test_lengths_that_are_all_alike_say_nothing(suites_run: Path) -> None:
+    result = read_run(suites_run).evaluations[0].evaluated()[0]
+    for lengths in ([5] * 9, [None] * 9):
+        trials = [
+            trial.model_copy(update={"completion_tokens": length})
+            for trial, length in zip(result.trials[:9], lengths, strict=True)
+        ]
+        assert by_length("s", [type(result)("a", {}, trials)]) is None
+    two = [
+        trial.model_copy(update={"completion_tokens": length})
+        for trial, length in zip(result.trials, (1, 1, 8, None), strict=False)
+    ]
+    found = by_length("s", [type(result)("a", {}, two)])
+    assert found is not None
+    assert ([name for name, _ in found.rows], found.unknown) == (["1", "2–8"], 1)
+
+
+def test_curves_pass_through_the_metrics_of_the_json(suites_run: Path, results: dict[str, Any]) -> None:
+    for each in results["sums"]["checkpoints"]:
+        tallies = [tally(trials) for trials in by_problem(trials_of(suites_run, "sums", each["label"])).values()]
+        for name in ("pass@", "pass^", "maj@"):
+            curve = metric_curve(name, tallies)
+            assert len(curve) == 4
+            assert curve[0] == pytest.approx(each["metrics"]["pass@1"]["value"])
+            assert curve[3] == pytest.approx(each["metrics"][f"{name}4"]["value"])
+
+
+def test_a_figure_is_shown_beside_the_suite_that_it_is_of(suites_run: Path, tmp_path: Path) -> None:
+    """Not where the file was changed since, nor where the evaluation had other settings."""
+    root = Path(shutil.copytree(suites_run, tmp_path / "run"))
+    path = root / "sums" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for change in ({"versions": {"suite": "0" * 12}}, {"settings": {"overrides": {"decoding.temperature": 1}}}):
+        source = {key: {**manifest["source"][key], **change.get(key, {})} for key in ("settings", "versions")}
+        path.write_text(json.dumps({**manifest, "source": {**manifest["source"], **source}}))
+        assert Page(write_report(root).read_text()).tables["suites"][0][0] == ["Suite", *CHECKPOINTS]
+
+
+def test_one_suite_is_shown_in_depth(suites_run: Path, tmp_path: Path) -> None:
+    """And what an earlier recipe evaluated is no part of the run any more."""
+    root = Path(shutil.copytree(suites_run, tmp_path / "run"))
+    recipe = yaml.safe_load((root / "recipe.yaml").read_text())
+    (root / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "stages": recipe["stages"][:1]}))
+    page = Page(write_report(root).read_text())
+    assert "suites" not in page.tables and {"accuracy", "comparisons", "metrics", "phases"} <= page.tables.keys()
+    assert page.numbers["headline-after"] == page.tables["accuracy"][2][1][0]
+    assert "by a larger model (accuracy; its report, table 2)." in " ".join("".join(page.text).split())
+
+
+def test_answers_that_were_scored_again_stand_below_the_first(suites_run: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(suites_run, tmp_path / "run"))
+    (again,) = rescore(root, None, {"strict": "last_number"}, "sums")
+    page = Page(write_report(root).read_text())
+    names = [texts[0] for texts, _ in page.tables["suites"][1:]]
+    assert names[1].startswith("sums, scored again (exact_match, last_number)")
+    assert [name[:5] for name in names] == ["sums1", "sums,", "shape", "words"]
+    accuracy = again.result["checkpoints"][0]["accuracy"]
+    assert page.tables["suites"][2][1][2:5] == numbers_of(accuracy)
+
+
+def test_a_suite_evaluated_twice_is_told_apart(suites_run: Path) -> None:
+    first = read_run(suites_run).evaluations[0]
+    measured = measure_all([first, replace(first, name="sums-2")])
+    assert [each.title for each in measured] == ["sums (sums)", "sums (sums-2)"]
+
+
+def test_seeds_show_every_suite(suites_run: Path, tmp_path: Path) -> None:
+    root, names = tmp_path / "seeds", ("shapes", "words")
+    for seed in (0, 1):
+        for name in names:
+            shutil.copytree(suites_run / name, root / f"seed-{seed}" / name)
+    recipe = yaml.safe_load((suites_run / "recipe.yaml").read_text())
+    stages = [stage for stage in recipe["stages"] if stage["name"] in names]
+    (root / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "stages": stages, "seeds": [0, 1]}))
+    runs = [read_run(root / f"seed-{seed}") for seed in (0, 1)]
+    page = Page(render_seeds(root, runs))
+    for number, suffix in enumerate(("", "-2")):
+        arms = combine([run.evaluations[number] for run in runs], [run.name for run in runs])
+        _, (_, base), (_, tuned) = page.tables[f"arms{suffix}"]
+        assert (base[0], tuned[0]) == (arms[0].accuracy.value, arms[1].accuracy.value)
+    shutil.rmtree(root / "seed-1" / "words")
+    with pytest.raises(RunError, match="`words` is not finished for every seed"):
+        render_seeds(root, [read_run(root / f"seed-{seed}") for seed in (0, 1)])
