@@ -86,10 +86,10 @@ def _of_columns(roots: Sequence[str], problem: Problem, empty: str | None = None
 
 
 def _text(value: Any) -> str | None:
-    """A scalar as JSON writes it, text as it is; None for nothing, and for lists and the like."""
+    """A scalar as JSON writes it, text as it is; None for nothing, for NaN, and for lists and the like."""
     if isinstance(value, str):
         return value or None
-    return json.dumps(value) if isinstance(value, bool | int | float) else None
+    return json.dumps(value) if isinstance(value, bool | int | float) and value == value else None
 
 
 def _chain(problem: Problem) -> list[str]:

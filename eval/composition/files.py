@@ -76,13 +76,12 @@ def write(made: Split, out_dir: Path, sources: Mapping[str, Any]) -> None:
         "blocked_by": dict(Counter(", ".join(each.blocked_by) for each in made.test if each.blocked_by).most_common()),
         "dropped": dict(made.dropped),
     }
-    files = {**rows, ABOUT: json.dumps(about, ensure_ascii=False, indent=1) + "\n"}
-    for name, text in files.items():
+    for name, text in rows.items():
         path = out_dir / name
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise TaskError(f"{out_dir}: has the files of another split; choose another folder, or delete it")
     out_dir.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
+    for name, text in {**rows, ABOUT: json.dumps(about, ensure_ascii=False, indent=1) + "\n"}.items():
         (out_dir / name).write_text(text, encoding="utf-8")
 
 
