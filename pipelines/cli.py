@@ -96,12 +96,18 @@ def runs_diff(
     b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
     runs: Runs = Path("runs"),
 ) -> None:
-    """Settings, rows and numbers that differ between two runs."""
+    """Settings, rows and numbers that differ between two runs, and the problems that flipped."""
     with one_line():
+        from pipelines.eval_tables import flip_table
+        from pipelines.flips import flips
         from pipelines.store import differences, find_run
         from pipelines.tables import difference_table
 
-        show(difference_table(differences(find_run(a, runs), find_run(b, runs)), a, b))
+        left, right = find_run(a, runs), find_run(b, runs)
+        show(difference_table(differences(left, right), a, b))
+        found = list(flips(left.directory, right.directory))
+        if found:
+            show(flip_table(found))
 
 
 @app.command()

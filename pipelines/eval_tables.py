@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
 
 from pipelines.tables import new_table
 
@@ -11,12 +14,18 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipelines.evaluation import Stored
+    from pipelines.flips import Flips
     from pipelines.rescore import Rescored
+
+MOST = 20
+"""Problems that are named for each comparison; `eval.json` and the report have all."""
 
 
 def result_table(results: Sequence[Stored]) -> Table:
     """Suites × checkpoints: accuracy with its interval, what had no answer, and pass@k where it was asked."""
-    ks = sorted({name for each in results for found in each.result["checkpoints"] for name in found["metrics"]} - {"pass@1"})
+    ks = sorted(
+        {name for each in results for found in each.result["checkpoints"] for name in found["metrics"]} - {"pass@1"}
+    )
     table = new_table(
         "suite", "checkpoint", "problems", "%", "95 %", "flexible %", "unparsed %", "truncated %", "ungraded %",
         "tokens", *(f"{name} %" for name in ks), right=8 + len(ks),
@@ -58,6 +67,25 @@ def moved_table(rescored: Rescored) -> Table:
         table.add_row(
             rescored.result["suite"]["name"], before["label"], _percent(before["accuracy"]["value"]),
             _percent(now[before["label"]]), ways,
+        )  # fmt: skip
+    return table
+
+
+def flip_table(found: Sequence[Flips]) -> Table:
+    """How many problems each suite gained and lost from the first run to the second, and which."""
+    table = new_table("suite", "checkpoints", "points", "95 %", "gained", "lost", "problems", right=0)
+    for each in found:
+        pair = each.comparison
+        if pair is None:
+            table.add_row(each.suite, "", "", "", "", "", f"not compared: {each.why_not}")
+            continue
+        estimate = asdict(pair.difference.estimate)
+        value = "" if estimate["value"] is None else f"{100 * estimate['value']:+.1f}"
+        ids = [f"+{name}" for name in pair.gained] + [f"-{name}" for name in pair.lost]
+        shown = ", ".join(ids[:MOST]) + (f", and {len(ids) - MOST} more" if len(ids) > MOST else "")
+        table.add_row(
+            each.suite, f"{pair.a} − {pair.b}", value, _interval(estimate, "+"),
+            str(len(pair.gained)), str(len(pair.lost)), Text(shown),
         )  # fmt: skip
     return table
 

@@ -132,6 +132,19 @@ def test_a_checkpoint_against_another(real_children: Any, models: Path, suite: P
     assert (runs / "eval-first/letters/first/trials.jsonl").read_bytes() == twice
 
 
+def test_two_runs_differ_by_problems_that_flipped(
+    real_children: Any, models: Path, suite: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    for name in ("first", "second"):
+        assert real_children.trivium("eval", models / name, "--suite", suite, "--runs", runs).code == 0
+    found = real_children.trivium("runs", "diff", "eval-first", "eval-second", "--runs", runs)
+    assert found.code == 0, found.text
+    line = next(each for each in found.text.splitlines() if "second − first" in each)
+    assert "-33.3" in line and " 10 " in line and " 20 " in line  # "b" is right for ten, "a" for the others
+    assert "+q0, +q3" in found.text and "and 10 more" in found.text
+
+
 def test_more_answers_keep_those_that_are_there(real_children: Any, models: Path, suite: Path, tmp_path: Path) -> None:
     def run(n: int, runs: Path, *more: str) -> Any:
         call = ("eval", models / "first", "--suite", suite, "--k", "1,2", "--n", n, "suite.decoding.temperature=1.0")
