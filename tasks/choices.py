@@ -18,11 +18,10 @@ _LABEL = re.compile(r"(?:^|(?<=[\s,;(]))([A-Z])\s*[:.)]\s*")
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """The texts of the options, the labels that the table has for them, and whether the question shows them already."""
+    """The texts of the options, and the labels that the table has for them."""
 
     texts: Sequence[str]
     labels: Sequence[str]
-    shown: bool = False
 
     def letter(self, gold: Any, how: str) -> str:
         """A, B, … for the option that `gold` says is right, in one of the ways of `GOLD`. Raises `Fault`."""
@@ -37,11 +36,20 @@ class Choices:
         return ascii_uppercase[number]
 
     def behind(self, question: str) -> str:
-        """The question with a lettered line for each option, where it does not show them already."""
-        if self.shown:
+        """The question with a lettered line for each option, where it does not list them behind `Options:` already."""
+        if self._listed(question):
             return question
         lines = (f"{letter}. {text}" for letter, text in zip(ascii_uppercase, self.texts, strict=False))
         return "\n".join([question, *lines])
+
+    def _listed(self, question: str) -> bool:
+        headings = list(_HEADING.finditer(question))
+        place = headings[-1].end() if headings else -1
+        for text in self.texts:
+            if place < 0:
+                return False
+            place = question.find(text, place)
+        return place >= 0
 
 
 def read(value: Any) -> Choices | None:
@@ -80,4 +88,4 @@ def _in_text(text: str) -> Choices | None:
         return None
     ends = [*(each.start() for each in starts[1:]), len(text)]
     texts = [text[each.end() : end].strip().rstrip(",;(").strip() for each, end in zip(starts, ends, strict=True)]
-    return Choices(texts, ascii_uppercase[: len(texts)], shown=True)
+    return Choices(texts, ascii_uppercase[: len(texts)])

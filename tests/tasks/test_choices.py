@@ -103,6 +103,23 @@ def test_the_question_itself_may_be_the_column_of_options(tmp_path: Path) -> Non
     ]
 
 
+def test_options_that_a_question_lists_are_not_listed_again(tmp_path: Path) -> None:
+    rows = [
+        {
+            "question": "Hint: a letter.\nQuestion: how long?\nChoices:\n(A) 3\n(B) 4",
+            "options": ["3", "4"],
+            "right": "4",
+        },
+        {"question": "Choices: 3 and 5. How long?", "options": ["3", "4"], "right": "3"},
+        {"question": "Is it 3 or 4?", "options": ["3", "4"], "right": "3"},
+    ]
+    found = table.load("train", written(rows, tmp_path / "rows.jsonl"), columns=MAP, gold="text").problems
+    assert [each.question for each in found] == [
+        rows[0]["question"], f"{rows[1]['question']}\nA. 3\nB. 4", f"{rows[2]['question']}\nA. 3\nB. 4",
+    ]  # fmt: skip
+    assert [each.answer for each in found] == ["B", "A", "A"]
+
+
 def test_rows_whose_options_cannot_be_read_are_counted_and_named(tmp_path: Path) -> None:
     good = {"question": "q?", "options": {"text": ["x", "y"], "label": ["A", "B"]}, "right": "A"}
     rows = [
