@@ -203,8 +203,8 @@ def _check(combos: _Combos, chosen: Sequence[str], seed: int, covering: bool) ->
         f"class {short} has {own[short]} combinations of the {LEAST_COMBOS} that it needs, with {len(chosen)} to train "
         "on; "
         + (
-            f"n_train from {low} to {high - 1} gives all classes enough"
+            f"try n_train from {low} to {high - 1}"
             if low < high
-            else "no n_train gives all classes enough: more problems are needed, or modules that read more"
+            else "no n_train is enough for all classes: more problems are needed, or modules that read more"
         )
     )

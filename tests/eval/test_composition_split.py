@@ -127,10 +127,10 @@ def test_a_greedy_cover_is_at_most_its_bound_above_the_least() -> None:
 @pytest.mark.parametrize(
     ("n_train", "each", "told"),
     [
-        (5, 4, "class iid has 5 combinations of the 30 that it needs, with 5 to train on; n_train from "),
+        (5, 4, "class iid has 5 combinations of the 30 that it needs, with 5 to train on; try n_train from "),
         (200, 4, "class composable has 16 combinations of the 30"),
         (120, 4, "class blocked has "),
-        (60, 1, "class iid has 0 combinations of the 30 that it needs, with 60 to train on; no n_train gives all"),
+        (60, 1, "class iid has 0 combinations of the 30 that it needs, with 60 to train on; no n_train is enough"),
         (216, 4, "n_train is 1 or more, and less than the 216 combinations, not 216"),
         (0, 4, "not 0"),
     ],
