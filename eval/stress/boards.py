@@ -58,40 +58,47 @@ def _maze(problem: Problem, scope: float, severity: int, seed: int) -> Problem:
 
 def _opened(lines: Sequence[str], length: int, generator: random.Random) -> list[tuple[int, int]]:
     """Walls that can be opened one after the other, in ways of up to `length` cells that are no shorter."""
-    from tasks.puzzles.maze import FREE, WALL, shortest
+    import numpy as np
 
-    grid = [list(line) for line in lines]
-    steps = shortest(lines, FREE)
-    found: list[tuple[int, int]] = []
+    from tasks.puzzles.maze import GOAL, START, WALL, paths
+
+    signs = np.array([list(line) for line in lines])
+    free = signs != WALL
+    start, goal = (int((signs == each).argmax()) for each in (START, GOAL))
+    found: dict[tuple[int, int], None] = {}
 
     def near(cell: tuple[int, int]) -> list[tuple[int, int]]:
         places = [(cell[0] + down, cell[1] + right) for down, right in _STEPS]
-        return [(r, c) for r, c in places if 0 <= r < len(grid) and 0 <= c < len(grid[0])]
+        return [(r, c) for r, c in places if 0 <= r < free.shape[0] and 0 <= c < free.shape[1]]
 
-    def may_open(cell: tuple[int, int], last: tuple[int, int] | None) -> bool:
+    def best() -> tuple[int, int]:
+        steps, ways = paths(free, start)
+        return int(steps[goal]), int(ways[goal])
+
+    def opens(cell: tuple[int, int], last: tuple[int, int] | None) -> bool:
         # Ways stay apart, so that severity is their length, and begin at a cell that was free.
-        if grid[cell[0]][cell[1]] != WALL or any(each in found and each != last for each in near(cell)):
+        if free[cell] or any(each in found and each != last for each in near(cell)):
             return False
-        if last is None and all(grid[r][c] == WALL for r, c in near(cell)):
+        if last is None and not any(free[each] for each in near(cell)):
             return False
-        grid[cell[0]][cell[1]] = FREE
-        same = shortest(["".join(row) for row in grid], FREE) == steps
-        grid[cell[0]][cell[1]] = WALL
+        free[cell] = True
+        same = best() == wanted
+        free[cell] = same
         return same
 
-    starts = [(r, c) for r, row in enumerate(grid) for c, sign in enumerate(row) if sign == WALL]
-    generator.shuffle(starts)
-    for start in starts:
-        last, ways = None, [start]
+    wanted = best()
+    walls = [(int(r), int(c)) for r, c in np.argwhere(~free)]
+    generator.shuffle(walls)
+    for wall in walls:
+        last, ways = None, [wall]
         for _ in range(length):
             generator.shuffle(ways)
-            step = next((cell for cell in ways if may_open(cell, last)), None)
+            step = next((cell for cell in ways if opens(cell, last)), None)
             if step is None:
                 break
-            grid[step[0]][step[1]] = FREE
-            found.append(step)
+            found[step] = None
             last, ways = step, near(step)
-    return found
+    return list(found)
 
 
 def _sudoku(problem: Problem, scope: float, severity: int, seed: int) -> Problem:
