@@ -14,13 +14,15 @@ from tasks.problem import Problem, TaskError
 
 _OPERATOR = re.compile(r"(?<=[\d)])\s*([-+*/×÷−])\s*(?=[(\d]|-\d)")
 _SCENE = Graph(
-    ("object", "attribute", "relation", "count"),
+    ("object", "attribute", "relation", "other", "count"),
     (
         Module("thing", ("object", "attribute")),
         Module("place", ("object", "relation")),
+        Module("mark", ("relation", "other")),
         Module("number", ("object", "count")),
     ),
 )
+"""The graph of scenes unless others are given: a choice of ours."""
 END = "end"
 """Stands for the operators that a chain shorter than others does not have."""
 
@@ -60,8 +62,11 @@ def chains(problems: Sequence[Problem]) -> Factored:
 
 
 def scenes(problems: Sequence[Problem]) -> Factored:
-    """Questions about scenes, with columns `object`, `attribute`, `relation` and `count`; an empty one is `none`."""
-    return Factored(_SCENE, [_of_columns(_SCENE.roots, problem, "none") for problem in problems])
+    """Questions about scenes, with a column `object`; `attribute`, `relation`, `other` (object) and `count` may lack.
+
+    What a question does not speak of is `none`. The task `scenes` has all of them.
+    """
+    return Factored(_SCENE, [_scene(problem) for problem in problems])
 
 
 def of_columns(roots: Sequence[str], problems: Sequence[Problem]) -> list[Mapping[str, str] | str]:
@@ -73,12 +78,18 @@ def of_columns(roots: Sequence[str], problems: Sequence[Problem]) -> list[Mappin
     return [_of_columns(roots, problem) for problem in problems]
 
 
-def _of_columns(roots: Sequence[str], problem: Problem, empty: str | None = None) -> Mapping[str, str] | str:
+def _scene(problem: Problem) -> Mapping[str, str] | str:
+    if _text(problem.columns.get("object")) is None:
+        return "no `object`"
+    return {root: _text(problem.columns.get(root)) or "none" for root in _SCENE.roots}
+
+
+def _of_columns(roots: Sequence[str], problem: Problem) -> Mapping[str, str] | str:
     found: dict[str, str] = {}
     for root in roots:
         if root != "kind" and root not in problem.columns:
             return f"no column `{root}`"
-        value = _text(problem.kind if root == "kind" else problem.columns[root]) or empty
+        value = _text(problem.kind if root == "kind" else problem.columns[root])
         if value is None:
             return f"no single value of `{root}`"
         found[root] = value
