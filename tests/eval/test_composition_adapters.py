@@ -156,15 +156,8 @@ def test_a_scene_has_none_of_what_is_not_asked() -> None:
 
 def test_scenes_split_by_what_was_seen_together() -> None:
     generator = random.Random(0)
-    rows = [
-        Problem(
-            str(n),
-            "?",
-            "1",
-            columns={name: generator.randrange(4) for name in ("object", "attribute", "relation", "count")},
-        )
-        for n in range(900)
-    ]
+    names = ("object", "attribute", "relation", "count")
+    rows = [Problem(str(n), "?", "1", columns={name: generator.randrange(5) for name in names}) for n in range(1500)]
     made = split(rows, ADAPTERS["scene"](rows), 0, 50)
     assert {name for each in made.test for name in each.blocked_by} <= {"thing", "place", "mark", "number"}
     assert min(made.combos().values()) >= 30
