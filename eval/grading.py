@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase
 
 from eval.extract import Extraction, extract
 from eval.suite import Suite
@@ -51,7 +52,8 @@ def grade(
 ) -> list[Verdict]:
     """Extracts and grades completions that are there already: nothing of a model is needed."""
     extractions = [
-        extract(text, problem.answer, suite.forms) for text, problem in zip(completions, problems, strict=True)
+        extract(text, problem.answer, suite.forms, _labels(problem))
+        for text, problem in zip(completions, problems, strict=True)
     ]
     strict_answers = [each.strict if stop == "stop" else None for each, stop in zip(extractions, finishes, strict=True)]
     strict = _scores(strict_answers, problems, prompts, grader.reward)
@@ -92,6 +94,11 @@ def refused_golds(problems: Sequence[Problem], reward: Reward) -> list[tuple[str
         for problem, (value, note) in zip(problems, found, strict=True)
         if not value
     ]
+
+
+def _labels(problem: Problem) -> str:
+    """The letters of a multiple-choice problem's options; empty for others."""
+    return ascii_uppercase[: len(problem.columns.get("choices") or ())]
 
 
 def _scores(

@@ -115,8 +115,12 @@ def _own_phrases(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
 
 
 def _phrases(text: str) -> Iterator[str]:
+    """Of words that are text for the most part: the digits of two puzzles are alike by chance."""
     words = text.split()
-    return (" ".join(words[start : start + WORDS]) for start in range(len(words) - WORDS + 1))
+    for start in range(len(words) - WORDS + 1):
+        phrase = words[start : start + WORDS]
+        if 2 * sum(any(map(str.isalpha, word)) for word in phrase) > WORDS:
+            yield " ".join(phrase)
 
 
 def _pixels(path: str, unreadable: set[str]) -> str | None:

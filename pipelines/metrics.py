@@ -39,7 +39,7 @@ class Metrics:
         self._rewrite([record for record in self.read() if record["stage"] != stage])
 
     def settle(self, stage: str) -> None:
-        """Keeps the last of the records of `stage` that speak of one step (or, without `step`, say the same at another time)."""
+        """Keeps the last of the records of `stage` that speak of one step (or, without `step`, say the same)."""
         kept: dict[str, dict[str, Any]] = {}
         for number, record in enumerate(self.read()):
             kept[str(number) if record["stage"] != stage else _identity(record)] = record

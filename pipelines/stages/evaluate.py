@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -17,6 +19,7 @@ from pipelines.rewarded import check_reward
 from pipelines.sections import DataSettings, fingerprint
 from pipelines.source import nearest
 from pipelines.stage import DataStageSettings, Number, StageResult, over_default
+from pipelines.trained_on import overlap_of, warning
 
 if TYPE_CHECKING:
     from eval.compare import Evaluated
@@ -168,8 +171,10 @@ class EvaluateStage(DataStageSettings):
                 results.append(Evaluated(checkpoint.name, suite.settings(problems), trials))
         baseline = asdict(constant_baseline(problems))
         provenance = provenance_of(suite, problems, found, self.samples, context.seed, context.recipe.engine)
-        report = self._report(context, found, suite.settings(problems), baseline, results, provenance)
-        return _said(report, len(problems), rows.left_out)
+        seen = overlap_of(context.recipe, problems)
+        more = {} if seen is None else {"overlap": seen}
+        report = self._report(context, found, suite.settings(problems), baseline, results, provenance, more)
+        return _said(report, len(problems), rows.left_out, list(warning(seen)))
 
     def _run_bridged(self, context: StageContext, found: Sequence[Checkpoint]) -> StageResult:
         from pipelines import bridged
@@ -190,6 +195,7 @@ class EvaluateStage(DataStageSettings):
         baseline: Mapping[str, Any],
         results: Sequence[Evaluated],
         provenance: Mapping[str, Any],
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> dict[str, Any]:
         report = result_of(
             settings,
@@ -202,7 +208,7 @@ class EvaluateStage(DataStageSettings):
             ks=self.k,
             samples=self.samples,
             allow=self.allow,
-        )
+        ) | dict(more)
         write_result(context.directory, report, results)
         for each in results:
             seconds = [trial.seconds for trial in each.trials if trial.seconds is not None]
@@ -292,7 +298,9 @@ class EvaluateStage(DataStageSettings):
         about = _about(context)
         if self.suite is not None:
             name, file = self.suite_file()
-            return file.suite(name, about, original)
+            suite = file.suite(name, about, original)
+            # A recurrent reasoner reads a grid and no words about it.
+            return replace(suite, system=None, prefix="", suffix="") if about["kind"] == "latent" else suite
         data = context.recipe.data[self.data]
         return Suite(
             name=f"{data.task}:{self.data}",
@@ -306,8 +314,6 @@ class EvaluateStage(DataStageSettings):
 
     def _others(self, suite: str) -> list[Evaluated]:
         """The last checkpoint of the run that `against` names, under that run's name."""
-        from dataclasses import replace
-
         if self.against is None:
             return []
         run = Path(self.against)
@@ -323,11 +329,13 @@ def _about(context: StageContext) -> dict[str, Any]:
     return {"kind": engine.kind, "dtype": getattr(engine, "dtype", None), **iterations}
 
 
-def _said(report: Mapping[str, Any], problems: int, left_out: Mapping[str, int]) -> StageResult:
+def _said(
+    report: Mapping[str, Any], problems: int, left_out: Mapping[str, int], more: Sequence[str] = ()
+) -> StageResult:
     return StageResult(
         rows_in=problems + sum(left_out.values()),
         rows_out=problems,
         dropped=left_out,
         numbers=numbers(report),
-        warnings=[f"{each['label']}: {text}" for each in report["checkpoints"] for text in each["warnings"]],
+        warnings=[*more, *(f"{each['label']}: {text}" for each in report["checkpoints"] for text in each["warnings"])],
     )

@@ -292,3 +292,34 @@ def test_suites_are_listed_and_shown(real_children: Any, suite: Path) -> None:
     shown = real_children.trivium("eval", "show", suite, "-n", 2)
     assert shown.code == 0, shown.text
     assert "user: Q: letter 1? A:" in shown.text and "letter 2" not in shown.text
+
+
+def test_what_a_run_trains_on_is_looked_for_in_the_suite(tmp_path: Path) -> None:
+    from pipelines.recipe import Recipe
+    from pipelines.trained_on import overlap_of, warning
+    from tasks.problem import Problem
+
+    planted = "How many apples does Ann have when she buys three bags of four apples and then eats two of them?"
+    (tmp_path / "train.jsonl").write_text(
+        json.dumps({"id": "t1", "question": f"Listen. {planted}", "answer": "10"})
+        + "\n"
+        + json.dumps({"id": "t2", "question": "What is left of nine when four are gone?", "answer": "5"})
+    )
+    recipe = Recipe.model_validate(
+        {
+            "name": "x",
+            "data": {
+                "labelled": {"task": "table", "source": str(tmp_path / "train.jsonl")},
+                "made": {"task": "sudoku"},
+            },
+            "stages": [{"kind": "tune"}, {"kind": "recur", "data": "made", "name": "solver"}],
+        }
+    )
+    found = overlap_of(recipe, [Problem("p1", planted, "10"), Problem("p2", "What is two and two?", "4")])
+    assert found is not None
+    assert (found["sections"], found["rows"], found["found"]) == (["labelled"], 2, 1)
+    assert found["first"] == {"p1": {"13 words in a row": "labelled/t1"}}
+    assert [line.partition(";")[0] for line in warning(found)] == [
+        "1 of 2 problems are in the training data too, such as p1 (13 words in a row, row labelled/t1)"
+    ]
+    assert overlap_of(Recipe.model_validate({"name": "x", "stages": [{"kind": "report"}]}), []) is None

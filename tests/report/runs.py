@@ -230,6 +230,7 @@ def make_context(name: str, root: Path, rows: Rows, stages: Sequence[Path], seed
         data={"test": DataSettings(task="easy-vqa", split="test")},
         engine=TransformersSettings(),
         model=SimpleNamespace(path=None),
+        stages=[],
     )
     label = f"{root.name}/" if root.name.startswith("seed-") else ""
     (root / name).mkdir(exist_ok=True)

@@ -95,6 +95,7 @@ def _run(settings: EvaluateStage, root: Path, golds: Mapping[str, str], words: i
         data={},
         engine=TransformersSettings(),
         model=SimpleNamespace(path=None),
+        stages=[],
         golds=golds,
         words=words,
     )
