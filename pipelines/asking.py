@@ -27,9 +27,10 @@ def ask(
     samples: int,
     chunk: int,
     advance: Callable[[int], None],
+    part: str | None = None,
 ) -> list[Trial]:
     """`samples` trials of each problem, in the order of the problems. Those of an earlier call with another number of
-    samples are kept, and only what is missing is asked.
+    samples are kept, and only what is missing is asked. `part`: whose shards they are; the checkpoint's unless given.
     """
     from eval.evaluate import Asked, evaluate
     from eval.suite import digest
@@ -38,9 +39,11 @@ def ask(
     settings = suite.settings(problems)
     name = digest(settings)
 
-    def work(part: Sequence[Asked]) -> Iterable[dict[str, Any]]:
+    def work(chunk_of: Sequence[Asked]) -> Iterable[dict[str, Any]]:
         engine = context.engine(checkpoint.path)
-        for trial in evaluate(part, engine, grader, suite, label=checkpoint.name, suite_digest=name, seed=context.seed):
+        for trial in evaluate(
+            chunk_of, engine, grader, suite, label=checkpoint.name, suite_digest=name, seed=context.seed
+        ):
             yield trial.model_dump(mode="json") | {"seconds": trial.seconds}
 
     key = {
@@ -49,7 +52,7 @@ def ask(
         "checkpoint": checkpoint.fingerprint,
         "seed": context.seed,
     }
-    place = f"shards/{checkpoint.name}"
+    place = f"shards/{part or checkpoint.name}"
     trials = []
     for first, end in _parts(context, place, key, samples):
         shards = context.shards(f"{place}/{first}-{end}", key)

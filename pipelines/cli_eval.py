@@ -113,6 +113,44 @@ def eval_rescore(
             typer.echo(f"written: {each.directory}")
 
 
+@eval_app.command("split")
+def eval_split(
+    graph: Annotated[Path, typer.Argument(metavar="GRAPH.yaml", help="Factors and modules; see docs/evaluation.md.")],
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="Problems with their factors: JSONL, CSV or Parquet.")],
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="For train.jsonl, test.jsonl and split.json.")],
+    train: Annotated[
+        int | None,
+        typer.Option("--train", min=1, help="Training combinations; the fewest that cover all unless given."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+) -> None:
+    """Part problems in training ones, unseen ones composable from them, and blocked ones."""
+    with one_line():
+        from eval.composition.files import split_files
+
+        made = split_files(graph, table, target, seed, train)
+        combos = ", ".join(f"{kind} {number}" for kind, number in made.combos().items())
+        lost = "".join(f"; {number} left out: {reason}" for reason, number in made.dropped.items())
+        typer.echo(f"{len(made.train)} problems to train on, {len(made.test)} to test on{lost}")
+        typer.echo(f"combinations: {combos}; written: {target}")
+
+
+@eval_app.command("composed")
+def eval_composed(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run that was evaluated on test.jsonl of a split.")],
+    split: Annotated[Path, typer.Argument(metavar="SPLIT.json", help="Of `trivium eval split`.")],
+    runs: Runs = Path("runs"),
+) -> None:
+    """Accuracy on combinations seen, composable and blocked, with respect to the split's module graph."""
+    with one_line():
+        from eval.composition.report import composition_report
+        from pipelines.evaluation import find_stored
+        from pipelines.store import find_run
+
+        for each in find_stored(find_run(run, runs).directory).evaluated():
+            typer.echo(composition_report(each.trials, split).text())
+
+
 @eval_app.command("suites")
 def eval_suites() -> None:
     """All suites."""

@@ -19,6 +19,7 @@ from pipelines.rewarded import check_reward
 from pipelines.sections import DataSettings, fingerprint
 from pipelines.source import nearest
 from pipelines.stage import DataStageSettings, Number, StageResult, over_default
+from pipelines.stressed import StressSettings, put_under_stress
 from pipelines.trained_on import overlap_of, warning
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ class EvaluateStage(DataStageSettings):
     against: str | None = Field(
         None, description="directory of a run whose result on the same suite the last checkpoint is compared with"
     )
+    stress: StressSettings | None = Field(
+        None, description="ask the problems again made harder, by scope and severity; the answers stay"
+    )
     allow: list[str] = Field([], description="settings in which that run may differ, such as engine")
 
     @field_validator("decoding", mode="before")
@@ -78,6 +82,13 @@ class EvaluateStage(DataStageSettings):
         if any(each < 1 for each in k):
             raise ValueError("k counts answers, so it is at least 1")
         return sorted(set(k))
+
+    @field_validator("stress")
+    @classmethod
+    def _a_grid(cls, stress: StressSettings | None) -> StressSettings | None:
+        if stress is not None:
+            stress.grid()
+        return stress
 
     @model_validator(mode="after")
     def _one_origin(self) -> EvaluateStage:
@@ -172,9 +183,14 @@ class EvaluateStage(DataStageSettings):
         baseline = asdict(constant_baseline(problems))
         provenance = provenance_of(suite, problems, found, self.samples, context.seed, context.recipe.engine)
         seen = overlap_of(context.recipe, problems)
-        more = {} if seen is None else {"overlap": seen}
+        more: dict[str, Any] = {} if seen is None else {"overlap": seen}
+        said = list(warning(seen))
+        if self.stress is not None:
+            stressed = put_under_stress(context, self.stress, found, suite, grader, problems, results, self.chunk)
+            more["stress"] = {"reports": stressed.reports, "dropped": stressed.dropped}
+            said += stressed.warnings
         report = self._report(context, found, suite.settings(problems), baseline, results, provenance, more)
-        return _said(report, len(problems), rows.left_out, list(warning(seen)))
+        return _said(report, len(problems), rows.left_out, said)
 
     def _run_bridged(self, context: StageContext, found: Sequence[Checkpoint]) -> StageResult:
         from pipelines import bridged

@@ -72,6 +72,8 @@ def test_options_are_frozen() -> None:
             "--plan",
             "--runs",
         ],
+        "eval composed": ["RUN", "SPLIT", "--runs"],
+        "eval split": ["GRAPH", "TABLE", "TARGET", "--train", "--seed"],
         "eval rescore": ["RUN", "--reward", "--strict", "--flexible", "--suite", "--runs"],
         "eval show": ["SUITE", "OVERRIDES", "-n"],
         "eval suites": [],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -323,3 +324,56 @@ def test_what_a_run_trains_on_is_looked_for_in_the_suite(tmp_path: Path) -> None
         "1 of 2 problems are in the training data too, such as p1 (13 words in a row, row labelled/t1)"
     ]
     assert overlap_of(Recipe.model_validate({"name": "x", "stages": [{"kind": "report"}]}), []) is None
+
+
+def test_a_suite_under_stress(real_children: Any, models: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    told = [{**row, "question": f"Ann buys {i} apples on day {i}. Which letter is hers?"} for i, row in enumerate(ROWS)]
+    (tmp_path / "told.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+    suite = write(tmp_path / "letters.yaml", tmp_path / "told.jsonl")
+    call = ("eval", models / "first", "--suite", suite, "stress.scopes=[0.5,1.0]", "stress.severities=[1,2]")
+    done = real_children.trivium(*call, "--runs", runs)
+    assert done.code == 0, done.text
+    found = result(runs, "eval-first")["stress"]
+    (report,) = found["reports"].values()
+    assert [(each["scope"], each["severity"]) for each in report["cells"]] == [(0.5, 1), (0.5, 2), (1.0, 1), (1.0, 2)]
+    # The model reads the end of the prompt alone, so nothing around the question can change what it says.
+    assert report["clean"]["accuracy"]["value"] == pytest.approx(20 / 30)
+    assert all(each["difference"]["estimate"]["value"] == 0 for each in report["cells"])
+    lines = [json.loads(line) for line in (runs / "eval-first/letters/first/stress.jsonl").read_text().splitlines()]
+    assert len(lines) + 5 * sum(found["dropped"].values()) == 5 * len(ROWS)
+    harder = [each for each in lines if each["stress"] == {"scope": 1.0, "severity": 2}]
+    assert harder and all(len(each["prompt"][0]["content"]) > 80 for each in harder)
+    refused = real_children.trivium("eval", models / "first", "--suite", suite, "stress.scopes=[2]", "--runs", runs)
+    assert refused.code == 2 and "scopes are two or more rising numbers" in refused.text
+
+
+def test_a_split_and_what_a_run_says_of_it(real_children: Any, models: Path, tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": f"{a}{b}{c}-{n}",
+            "question": f"{a} {b} {c}?",
+            "answer": "ab"[a % 2],
+            "first": a,
+            "second": b,
+            "third": c,
+        }
+        for a, b, c, n in itertools.product(range(6), range(6), range(6), range(2))
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    modules = "modules:\n  left: {parents: [first, second]}\n  right: {parents: [second, third]}\n"
+    (tmp_path / "graph.yaml").write_text("roots: [first, second, third]\n" + modules)
+    split = real_children.trivium(
+        "eval", "split", tmp_path / "graph.yaml", tmp_path / "rows.jsonl", tmp_path / "split", "--train", 60
+    )
+    assert split.code == 0, split.text
+    letters = write(tmp_path / "letters.yaml", tmp_path / "split/test.jsonl", problems=None)
+    runs = tmp_path / "runs"
+    done = real_children.trivium("eval", models / "first", "--suite", letters, "--runs", runs)
+    assert done.code == 0, done.text
+    kinds = result(runs, "eval-first")["checkpoints"][0]["kinds"]
+    said = real_children.trivium("eval", "composed", "eval-first", tmp_path / "split/split.json", "--runs", runs)
+    assert said.code == 0, said.text
+    assert "with respect to this module graph" in said.text
+    for kind in ("composable", "blocked"):
+        assert f"accuracy {kind}: {kinds[kind]['value']:.3f}" in said.text
