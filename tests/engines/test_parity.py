@@ -6,9 +6,9 @@ Each of these faults is silent: sampling goes on, from another model than the on
 from __future__ import annotations
 
 import copy
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,34 @@ def trained(make_vlm: Callable[..., Path], score_requests: list[ScoreRequest]) -
     return make
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[list[VllmEngine]]:
+    """The engine that tests of one checkpoint share, once it is open: to start and to close one takes seconds."""
+    held: list[VllmEngine] = []
+    yield held
+    close_all(held)
+
+
 @pytest.fixture
-def serving(make_vlm: Callable[..., Path]) -> Iterator[VllmEngine]:
-    engine = VllmEngine(SETTINGS, str(make_vlm(lively=True)))
-    yield engine
-    engine.close()
-    gc.collect()
+def alone(shared: list[VllmEngine]) -> None:
+    """For tests that open engines of their own: a process can have one at a time."""
+    close_all(shared)
+
+
+def close_all(engines: list[VllmEngine]) -> None:
+    while engines:
+        engines.pop().close()
+
+
+@pytest.fixture
+def serving(shared: list[VllmEngine], make_vlm: Callable[..., Path]) -> VllmEngine:
+    """With the weights of the checkpoint, whatever the test before it served."""
+    checkpoint = str(make_vlm(lively=True))
+    if shared:
+        shared[0].update_weights(load_model(checkpoint).named_parameters())
+    else:
+        shared.append(VllmEngine(SETTINGS, checkpoint))
+    return shared[0]
 
 
 def assert_parity(ours: Engine, theirs: Engine, requests: Sequence[Request], scores: Sequence[ScoreRequest]) -> None:
@@ -104,6 +126,7 @@ def assert_parity(ours: Engine, theirs: Engine, requests: Sequence[Request], sco
         assert other.logprobs == pytest.approx(one.logprobs, abs=TOLERANCE, rel=0)
 
 
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("architecture", ["qwen2_5_vl", "llava"])
 def test_engines_agree_after_each_large_update(
@@ -128,6 +151,7 @@ def test_engines_agree_after_each_large_update(
             assert len({generation.token_ids for generation in engine.generate(requests_)}) > len(requests_) // 4
 
 
+@pytest.mark.usefixtures("alone")
 def test_an_adapter_directory_is_served_merged(
     trained: Callable[..., Trained], requests_: list[Request], score_requests: list[ScoreRequest], tmp_path: Path
 ) -> None:
@@ -155,6 +179,19 @@ def test_sending_an_adapter_leaves_the_model_in_training_as_it_was(trained: Call
 
 
 # ── The faults ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.usefixtures("alone")
+def test_fault_downcast(
+    make_vlm: Callable[..., Path],
+    trained: Callable[..., Trained],
+    requests_: list[Request],
+    score_requests: list[ScoreRequest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engines.vllm, "_dtype", lambda settings, config, source: "auto")
+    with closing(VllmEngine(SETTINGS, str(make_vlm(lively=True)))) as engine, pytest.raises(AssertionError):
+        assert_parity(trained().engine(), engine, requests_, score_requests)
 
 
 def test_fault_stale_tied_head(
@@ -213,7 +250,11 @@ def test_raw_adapter_weights_are_refused(serving: VllmEngine, trained: Callable[
 
 
 def test_fault_image_tokens_expanded_twice(
-    serving: VllmEngine, trained: Callable[..., Trained], requests_: list[Request], score_requests: list[ScoreRequest]
+    serving: VllmEngine,
+    trained: Callable[..., Trained],
+    requests_: list[Request],
+    score_requests: list[ScoreRequest],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     training = trained()
     renderer = serving._renderer
@@ -223,21 +264,9 @@ def test_fault_image_tokens_expanded_twice(
     def expanded(messages: Any, image: bool) -> list[int]:
         return [token for token in real(messages, image) for _ in range(several if token == one else 1)]
 
-    renderer.prompt_ids = expanded  # type: ignore[method-assign]
+    monkeypatch.setattr(renderer, "prompt_ids", expanded)
     with pytest.raises(AssertionError):
         assert_parity(training.engine(), serving, requests_, score_requests)
-
-
-def test_fault_downcast(
-    make_vlm: Callable[..., Path],
-    trained: Callable[..., Trained],
-    requests_: list[Request],
-    score_requests: list[ScoreRequest],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(engines.vllm, "_dtype", lambda settings, config, source: "auto")
-    with closing(VllmEngine(SETTINGS, str(make_vlm(lively=True)))) as engine, pytest.raises(AssertionError):
-        assert_parity(trained().engine(), engine, requests_, score_requests)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +278,7 @@ def test_fault_cache_outlives_a_reload(
     cache: str,
     caught: type[Exception],
     serving: VllmEngine,
+    shared: list[VllmEngine],
     trained: Callable[..., Trained],
     requests_: list[Request],
     score_requests: list[ScoreRequest],
@@ -262,6 +292,8 @@ def test_fault_cache_outlives_a_reload(
     serving.update_weights(named_weights(training.model))
     with pytest.raises(caught):
         assert_parity(training.engine(), serving, requests_, score_requests)
+    if caught is RuntimeError:
+        close_all(shared)  # it stopped amid its work
 
 
 # ── What holds besides ────────────────────────────────────────────────────────────────────────────────────────────
@@ -276,6 +308,27 @@ def test_a_sample_depends_on_its_own_seed_alone(serving: VllmEngine, requests_: 
     alone = {g.id: g.token_ids for request in reversed(asked) for g in serving.generate([request])}
     assert together == alone
     assert len(set(together.values())) > 1
+
+
+def test_samples_of_a_problem_take_its_prompt_out_of_the_cache(
+    serving: VllmEngine, requests_: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text and image alike, and also those that start in one step."""
+    warm = Decoding(4, temperature=1.0)
+    asked = [replace(r, id=f"{r.id}/{k}", decoding=warm, seed=k) for r in requests_[:4] for k in range(4)]
+    cached: list[tuple[int, int]] = []
+    llm_engine = serving._llm.llm_engine
+    step = llm_engine.step
+
+    def watched() -> Any:
+        outputs = step()
+        cached.extend((each.num_cached_tokens, len(each.prompt_token_ids)) for each in outputs if each.finished)
+        return outputs
+
+    monkeypatch.setattr(llm_engine, "step", watched)
+    assert [each.id for each in serving.generate(asked)] == [request.id for request in asked]
+    assert len(cached) == len(asked)
+    assert sum(tokens > 0.6 * length for tokens, length in cached) >= 3 * len(requests_[:4])
 
 
 def test_stop_strings_end_the_same_completions_at_the_same_place(
@@ -336,10 +389,10 @@ def test_an_abandoned_stream_leaves_the_engine_usable(serving: VllmEngine, reque
     assert list(serving.generate(requests_)) == expected
 
 
-def test_closing_twice_is_harmless_and_use_afterwards_is_refused(make_vlm: Callable[..., Path]) -> None:
-    engine = VllmEngine(SETTINGS, str(make_vlm(lively=True)))
-    engine.close()
-    engine.close()
+def test_closing_twice_is_harmless_and_use_afterwards_is_refused(serving: VllmEngine, shared: list[VllmEngine]) -> None:
+    shared.clear()
+    serving.close()
+    serving.close()
     assert not torch.distributed.is_initialized()
     with pytest.raises(EngineError, match="closed"):
-        next(iter(engine.generate([Request("a", [{"role": "user", "content": "a"}])])))
+        next(iter(serving.generate([Request("a", [{"role": "user", "content": "a"}])])))
