@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from engines.looped.loop import loop_of
 from engines.masked import refuse_masked
 from engines.rendering import Renderer, first_stop, open_image
 from engines.settings import TransformersSettings
+from engines.shared_prompts import can_share, shared_prompts
 
 _Item = TypeVar("_Item", Request, ScoreRequest)
 _CACHED_IMAGES = 1024
@@ -126,8 +128,11 @@ class TransformersEngine:
         if self._model is None:
             raise EngineError("the engine is closed")
         text = {i: self._renderer.prompt_text(r.messages, r.image is not None) for i, r in enumerate(requests)}
-        # Rows with and without an image cannot share a forward pass: processors want all or none.
-        order = sorted(text, key=lambda i: (requests[i].image is None, len(text[i]) + size(requests[i])))
+        prompts: dict[tuple[str, str | None], int] = {}
+        number = {i: prompts.setdefault((text[i], requests[i].image), len(prompts)) for i in text}
+        # Rows with and without an image cannot share a forward pass: processors want all or none. Rows of one prompt
+        # stand side by side, so that few batches hold it.
+        order = sorted(text, key=lambda i: (requests[i].image is None, len(text[i]) + size(requests[i]), number[i]))
         for batch in self._batches(order, requests):
             yield from zip(batch, work([requests[i] for i in batch], [text[i] for i in batch]), strict=True)
 
@@ -189,10 +194,18 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _generate_batch(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Generation]:
-        inputs, rows, errors = self._inputs(requests, texts, [r.decoding.max_new_tokens for r in requests])
-        out = {i: Generation(requests[i].id, "", (), "error", 0, error) for i, error in errors.items()}
-        if not rows:
+        groups = self._groups(requests, texts)
+        leads = [requests[group[0]] for group in groups]
+        inputs, usable, errors = self._inputs(
+            leads, [texts[group[0]] for group in groups], [lead.decoding.max_new_tokens for lead in leads]
+        )
+        out = {
+            i: Generation(requests[i].id, "", (), "error", 0, error) for n, error in errors.items() for i in groups[n]
+        }
+        if not usable:
             return [out[i] for i in range(len(requests))]
+        rows = [i for n in usable for i in groups[n]]
+        prompts = [place for place, n in enumerate(usable) for _ in groups[n]]
         asked = [requests[i] for i in rows]
         width = inputs["input_ids"].shape[1]
         limit = max(request.decoding.max_new_tokens for request in asked)
@@ -211,9 +224,9 @@ class TransformersEngine:
         # What a request leaves out, transformers would take from the checkpoint (Qwen2.5-VL: a repetition penalty).
         self._model.generation_config = GenerationConfig()
         try:
-            with in_eval_mode(self._model):
+            with in_eval_mode(self._model), self._continued(inputs, prompts) as given:
                 sequences = self._model.generate(
-                    **inputs,
+                    **given,
                     generation_config=config,
                     logits_processor=LogitsProcessorList([sampling]),
                     stopping_criteria=StoppingCriteriaList(stopping),
@@ -221,9 +234,25 @@ class TransformersEngine:
         finally:
             self._model.generation_config = defaults
         lengths = inputs["attention_mask"].sum(1).tolist()
-        for i, request, tokens, length in zip(rows, asked, sequences[:, width:].tolist(), lengths, strict=True):
-            out[i] = self._completion(request, tokens[: request.decoding.max_new_tokens], length)
+        for i, request, tokens, prompt in zip(rows, asked, sequences[:, width:].tolist(), prompts, strict=True):
+            out[i] = self._completion(request, tokens[: request.decoding.max_new_tokens], lengths[prompt])
         return [out[i] for i in range(len(requests))]
+
+    def _groups(self, requests: Sequence[Request], texts: Sequence[str]) -> list[list[int]]:
+        """Rows that share a prompt and the room it needs, so that they differ in their noise at most."""
+        if not can_share(self._model):
+            return [[i] for i in range(len(requests))]
+        groups: dict[tuple[str, str | None, int], list[int]] = {}
+        for i, (request, text) in enumerate(zip(requests, texts, strict=True)):
+            groups.setdefault((text, request.image, request.decoding.max_new_tokens), []).append(i)
+        return list(groups.values())
+
+    def _continued(
+        self, inputs: dict[str, Any], prompts: Sequence[int]
+    ) -> AbstractContextManager[Mapping[str, torch.Tensor]]:
+        if len(prompts) == len(inputs["input_ids"]):
+            return nullcontext(inputs)
+        return shared_prompts(self._model, inputs, prompts)
 
     def _completion(self, request: Request, tokens: list[int], prompt_tokens: int) -> Generation:
         end = next((n for n, token in enumerate(tokens) if token in self._eos), None)
