@@ -123,8 +123,11 @@ def option(text: str, gold: str, options: Sequence[str]) -> str | None:
 
 
 def last_number(text: str, gold: str, options: Sequence[str]) -> str | None:
-    """The last number: whole, with commas for thousands, decimal, with an exponent, or a fraction such as 3/4."""
-    found = _last(_NUMBER, text)
+    """The last number: whole, with commas for thousands, decimal, with an exponent, or a fraction such as 3/4.
+
+    An answer in a tag or a box is looked at alone.
+    """
+    found = _last(_NUMBER, final_answer(text) or "")
     return found[0] if found else None
 
 
@@ -145,8 +148,9 @@ def grid(text: str, gold: str, options: Sequence[str]) -> str | None:
 
     Cells are whole numbers, letters and the signs . _ # * @ between blanks, bars, commas or brackets; or digits and the
     signs of a maze side by side. A line that is all frame may stand within. One line alone counts from 16 cells side by
-    side on.
+    side on. An answer in a tag or a box is looked at alone.
     """
+    text = final_answer(text) or ""
     block: tuple[int, int] | None = None
     start, width, rows = 0, 0, 0
     for begin, line in _lines(text):
@@ -163,8 +167,11 @@ def grid(text: str, gold: str, options: Sequence[str]) -> str | None:
 
 
 def expression(text: str, gold: str, options: Sequence[str]) -> str | None:
-    """The last line that is arithmetic, such as (3 + 4) * 5 = 35; what ends in a colon may stand before it."""
-    for _, line in reversed(list(_lines(text))):
+    """The last line that is arithmetic, such as (3 + 4) * 5 = 35; what ends in a colon may stand before it.
+
+    An answer in a tag or a box is looked at alone.
+    """
+    for _, line in reversed(list(_lines(final_answer(text) or ""))):
         behind = _last(_MARKED_CUE, line)
         found = line[max(behind.end() if behind else 0, line.rfind(":") + 1) :]
         if mark := _MARK.match(found):

@@ -254,3 +254,16 @@ def test_a_form_that_there_is_not() -> None:
 def test_each_form_says_in_a_line_what_it_is(form: Callable[..., str | None]) -> None:
     line = (form.__doc__ or "").strip().partition("\n")[0]
     assert line.endswith(".") and "\\\\" not in line
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "answer"),
+    [
+        ("expression", "So <answer>(1+2)*3</answer> it is.", "(1+2)*3"),
+        ("last_number", "\\boxed{42}, found in 3 steps", "42"),
+        ("last_number", "<answer>7</answer> of 12", "7"),
+        ("grid", "1 2\n3 4\n<answer>5 6\n7 8</answer>\n9 9\n9 9", "5 6\n7 8"),
+    ],
+)
+def test_an_answer_in_a_tag_or_a_box_is_looked_at_alone(form: str, text: str, answer: str) -> None:
+    assert FORMS[form](text, "", ()) == answer
