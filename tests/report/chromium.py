@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+
+PATIENCE = 60
+"""Seconds that a condition may take."""
 
 needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 
@@ -57,10 +61,11 @@ class Tab:
         return answer["result"].get("value")
 
     def until(self, condition: str) -> None:
-        """Waits until a condition holds."""
-        self.value(
-            f"new Promise(done => {{ const look = () => ({condition}) ? done(1) : setTimeout(look, 10); look() }})"
-        )
+        """Waits until a condition holds. The page itself cannot wait while its scripts are off."""
+        end = time.monotonic() + PATIENCE
+        while not self.value(f"!!({condition})"):
+            assert time.monotonic() < end, f"after {PATIENCE} s still not: {condition}"
+            time.sleep(0.02)
 
     def press(self, key: str, text: str = "") -> None:
         """Presses a key of that name on what has the focus."""

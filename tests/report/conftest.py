@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.context import StageContext
+from pipelines.report import write_report
+from pipelines.report.measures import Measures, measure_all
+from pipelines.report.run import read_run
 from tasks.problem import Rows
 from tests.report.runs import draw_problems, finish, make_context, make_run
 from tests.report.suites import make_suites
@@ -45,3 +48,15 @@ def suites_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three suites, one of them with pictures, each answered four times by two checkpoints."""
     sizes = {"sums": 120, "shapes": 40, "words": 60}
     return make_suites(tmp_path_factory.mktemp("suites") / "runs" / "eval-tuned", sizes, samples=4)
+
+
+@pytest.fixture(scope="session")
+def suites_report(suites_run: Path) -> Path:
+    """Its page."""
+    return write_report(suites_run)
+
+
+@pytest.fixture(scope="session")
+def measured(suites_run: Path) -> list[Measures]:
+    """What that page is made of."""
+    return measure_all(read_run(suites_run).evaluations)

@@ -138,10 +138,15 @@ function readAddress(form) {
   const given = new URLSearchParams(location.hash.slice(ADDRESS.length));
   for (const name of NAMES) {
     const control = form.elements[name];
-    control.value = given.get(name) ?? "";
-    if (!control.value) control.value = "";
+    const value = given.get(name) ?? "";
+    if (control instanceof RadioNodeList) {
+      const radios = [...control];
+      (radios.find((radio) => radio.value === value) ?? radios[0]).checked = true; // its own setter skips ""
+    } else {
+      control.value = value;
+      if (control.selectedIndex === -1) control.value = "";
+    }
   }
-  if (![...form.elements.outcome].some((radio) => radio.checked)) form.elements.outcome.value = "";
   return true;
 }
 
@@ -151,6 +156,10 @@ function linkCounts() {
     if (!/[1-9]/.test(element.textContent)) continue;
     const link = make("a", { href: ADDRESS + element.dataset.samples });
     link.append(...element.childNodes);
+    // The address stays the same when a link is followed twice; the filters may have been cleared in between.
+    link.addEventListener("click", () => {
+      if (location.hash === link.hash) dispatchEvent(new HashChangeEvent("hashchange"));
+    });
     element.append(link);
   }
 }
