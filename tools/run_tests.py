@@ -24,6 +24,8 @@ ALONE = (
     TESTS / "pipelines/test_recipes.py",
 )
 """Files that take minutes: they begin first, so that none is left over at the end."""
+LONG = (TESTS / "stepwise", TESTS / "pipelines", TESTS / "engines", TESTS / "diffusion")
+"""Folders that take a minute or more without those files: they begin before the others."""
 NOTHING_CHOSEN = 5
 """pytest's exit status where arguments such as `-k` leave no test of a part."""
 
@@ -45,6 +47,7 @@ def main(arguments: list[str]) -> int:
 def parts() -> list[list[str]]:
     """What pytest is called with for each part: a file, or a folder and its files that have a part of their own."""
     folders = sorted(path for path in TESTS.iterdir() if path.is_dir() and next(path.glob("test_*.py"), None))
+    folders.sort(key=lambda path: path not in LONG)
     rest = [[str(path), *(f"--ignore={each}" for each in ALONE if path in each.parents)] for path in folders]
     return [[str(path)] for path in ALONE] + rest
 
