@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import string
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -28,6 +29,7 @@ LABELS = tuple("ABCDEFGHIJ")
 
 _CUE = re.compile(r"\banswer(?:\s+is\b\s*:?|\s*:)", re.IGNORECASE)
 _MARKED_CUE = re.compile(r"\banswer[*_`]*(?:\s+is\b[\s*_`]*:?|\s*:)", re.IGNORECASE)  # **Answer**: 5
+_EMPHASIS = f"*_`{string.whitespace}"
 _HASH = re.compile(r"(?<!#)####(?!#)[^\S\n]*+(?=\S)")
 _NUMBER = re.compile(
     r"(?<![A-Za-z0-9_])(?:(?<![)\]}])[-−])?(?:[0-9]+(?:,[0-9]{3}(?![0-9]))*(?:\.[0-9]+)?|(?<!\.)\.[0-9]+)"
@@ -94,9 +96,9 @@ def answer_tag(text: str, gold: str, options: Sequence[str]) -> str | None:
 
 
 def cue(text: str, gold: str, options: Sequence[str]) -> str | None:
-    """What follows the last `answer is` or `answer:`."""
+    """What follows the last `answer is` or `answer:`, without emphasis around it."""
     found = _last(_MARKED_CUE, text)
-    return _stripped(text[found.end() :]) if found else None
+    return _stripped(text[found.end() :].strip(_EMPHASIS)) if found else None
 
 
 def option(text: str, gold: str, options: Sequence[str]) -> str | None:

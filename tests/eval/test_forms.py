@@ -44,6 +44,8 @@ def read(form: str, text: str, options: tuple[str, ...] = (), gold: str = "42") 
         ("answer_tag", "the answer is b", None),
         ("cue", "The answer is 3. No: the answer is: 4.", "4."),
         ("cue", "**Final answer**: 7", "7"),
+        ("cue", "**Answer:** `x_1` *7*\n", "x_1` *7"),
+        ("cue", "**The answer is: 7.**", "7."),
         ("cue", "an answer isolated", None),
         ("cue", "the answer is", None),
         ("last_number", "17 of 1,234,567.50 dollars.", "1,234,567.50"),
