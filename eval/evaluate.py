@@ -130,11 +130,17 @@ def _grade_group(
             reason=f"error: {generation.error}" if generation.finish == "error" else verdict.reason,
             scores=verdict.scores,
             checks=verdict.checks,
-            factors={"kind": each.problem.kind} if each.problem.kind else {},
+            factors=_factors(each.problem, suite.factors),
             seconds=seconds,
         )
         for each, request, generation, verdict in zip(asked, requests, generations, verdicts, strict=True)
     ]
+
+
+def _factors(problem: Problem, names: Sequence[str]) -> dict[str, str]:
+    """The kind, and the named columns that the problem has."""
+    found = {"kind": problem.kind} if problem.kind else {}
+    return found | {name: str(value) for name in names if (value := problem.columns.get(name)) not in (None, "")}
 
 
 def _prompt_sha(request: Request) -> str:

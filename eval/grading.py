@@ -9,12 +9,9 @@ from string import ascii_uppercase
 from eval.extract import Extraction, extract
 from eval.suite import Suite
 from eval.trial import Check, Extract, Outcome, Rewards, Score
-from rewards.contract import Reward, columns_of, score
+from rewards.contract import INVALID, Reward, columns_of, score
 from rewards.registry import load
 from tasks.problem import Problem, column_names
-
-ILLEGAL = "invalid"
-"""What a reward notes of an answer that breaks the rules of its puzzle: the phase `valid` failed, before `correct`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +144,15 @@ def _outcome(finish: str, extraction: Extraction, reward: float | None, note: st
 
 
 def _checks(outcome: Outcome, note: str | None) -> tuple[Check, ...]:
-    """The phases that an answer went through. `valid` is known of the right ones, and where a reward notes it."""
+    """The phases that an answer went through; `valid` is known of the right ones, and where a reward notes it."""
     if outcome == "ungraded":
         return ()
     phases: list[tuple[str, bool | None]] = [("finished", outcome != "truncated")]
     if outcome != "truncated":
         phases.append(("parsed", outcome != "unparsed"))
     if outcome in ("correct", "wrong"):
-        phases.append(("valid", True if outcome == "correct" else False if note == ILLEGAL else None))
-        phases.append(("correct", outcome == "correct"))
+        phases.append(("valid", True if outcome == "correct" else False if note == INVALID else None))
+        if note != INVALID:
+            phases.append(("correct", outcome == "correct"))
     states = {True: "pass", False: "fail", None: "na"}
     return tuple(Check.model_validate({"name": name, "phase": name, "verdict": states[ok]}) for name, ok in phases)

@@ -25,7 +25,8 @@ class Suite:
 
     `data` and `engine` describe where the problems come from and what generates, in JSON values; the suite does not
     look into them. `system` is the system prompt (None: none is sent); `prefix` and `suffix` are put around each
-    question. `also` are further rewards that are shown and decide nothing. `version` is that of a suite file.
+    question. `also` are further rewards that are shown and decide nothing; `factors` are columns of the problems that
+    scores are broken down by, beside their kind. `version` is that of a suite file.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Suite:
     suffix: str = ""
     forms: Forms = field(default_factory=Forms)
     also: tuple[str, ...] = ()
+    factors: tuple[str, ...] = ()
     version: int | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)

@@ -56,6 +56,7 @@ class SuiteFile(_Section):
     answer: Forms = Field(Forms(), description="the form of the answer, for strict and for flexible extraction")
     reward: str = Field("exact_match", description="1 or more is right")
     also: tuple[str, ...] = Field((), description="further rewards, which are shown and decide nothing")
+    factors: tuple[str, ...] = Field((), description="columns of the problems that scores are broken down by")
     decoding: Decoding = Decoding()
     published: Published | None = None
 
@@ -99,6 +100,7 @@ class SuiteFile(_Section):
             suffix=self.prompt.after,
             forms=self.answer,
             also=self.also,
+            factors=self.factors,
             version=self.version,
             data={**self.data, "original": problems},
             engine=engine,

@@ -51,6 +51,7 @@ def ask(
         "sections": context.sections,
         "checkpoint": checkpoint.fingerprint,
         "seed": context.seed,
+        "factors": list(suite.factors),
     }
     place = f"shards/{part or checkpoint.name}"
     trials = []

@@ -36,6 +36,9 @@ class Scores:
         return Counter(self.notes.values())
 
 
+INVALID = "invalid"
+"""What a reward notes of an answer that it reads and that breaks the rules: other numbers, a way through a wall."""
+
 _notes: ContextVar[dict[int, str] | None] = ContextVar("notes", default=None)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rewards.answer import final_answer
 from rewards.arithmetic import NoExpression, evaluate
-from rewards.contract import note
+from rewards.contract import INVALID, note
 from rewards.text import Completion, text_of
 from tasks.puzzles.grid import box, units
 
@@ -134,7 +134,10 @@ def _countdown(row: int, text: str, given: Sequence[int], wanted: int) -> float:
     except NoExpression:
         note(row, "unparsed")
         return 0.0
-    return float(value == wanted and Counter(used) == Counter(map(int, given)))
+    if Counter(used) != Counter(map(int, given)):
+        note(row, INVALID)
+        return 0.0
+    return float(value == wanted)
 
 
 def _clues(row: int, given: str) -> list[int] | None:
@@ -152,15 +155,16 @@ def _solves(row: int, text: str, clues: Sequence[int]) -> bool:
     if len(cells) != len(clues):
         note(row, "unparsed")
         return False
+    if any(clue not in (0, cell) for clue, cell in zip(clues, cells, strict=True)):
+        note(row, INVALID)
+        return False
     side = isqrt(len(clues))
     wanted = set(range(1, side + 1))
     values: list[set[int]] = [set() for _ in range(3 * side)]
     for value, numbers in zip(cells, units(side), strict=True):
         for number in numbers:
             values[number].add(value)
-    return all(clue in (0, cell) for clue, cell in zip(clues, cells, strict=True)) and all(
-        each == wanted for each in values
-    )
+    return all(each == wanted for each in values)
 
 
 def _walks(row: int, text: str, maze: str) -> float | None:
@@ -179,6 +183,7 @@ def _walks(row: int, text: str, maze: str) -> float | None:
     for move in moves:
         r, c = r + _MOVES[move][0], c + _MOVES[move][1]
         if not (0 <= r < len(grid) and 0 <= c < len(grid[r])) or grid[r][c] == "#":
+            note(row, INVALID)
             return 0.0
     return float((r, c) == ends["G"])
 

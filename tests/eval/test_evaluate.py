@@ -273,3 +273,44 @@ def test_adjusting_keeps_order_and_estimates() -> None:
     adjusted = adjust(pairs)
     assert [each.a for each in adjusted] == [each.a for each in pairs]
     assert all(each.p_holm >= each.difference.p for each in adjusted)  # type: ignore[operator]
+
+
+def test_an_answer_against_the_rules_fails_before_a_wrong_one() -> None:
+    problems = [Problem(name, "make 3", "1+2", columns={"numbers": [1, 2], "target": 3}) for name in "abcd"]
+    suite = Suite("test", "countdown", Decoding(max_new_tokens=4))
+    answers = {"a": "2+1", "b": "1-2", "c": "3", "d": "none"}
+    grader = Grader(countdown, {})
+    trials = list(evaluate(list(map(Asked, problems)), Parrot(answers), grader, suite, label="x", suite_digest="y"))
+    assert [trial.outcome for trial in trials] == ["correct", "wrong", "wrong", "unparsed"]
+    failed = [[check.phase for check in trial.checks if check.verdict == "fail"] for trial in trials]
+    assert failed == [[], ["correct"], ["valid"], ["parsed"]]
+    shares = {phase.name: phase.failed for phase in summarise(trials, draws=100).phases}
+    assert shares == {"finished": 0, "parsed": 1, "valid": 1, "correct": 1}
+
+
+def test_factors_are_the_kind_and_the_columns_that_a_suite_names() -> None:
+    problem = Problem(
+        "a", "?", "red", kind="count", columns={"object": "cat", "relation": None, "count": 2, "other": 1}
+    )
+    suite = Suite("test", "exact_match", factors=("object", "relation", "count", "missing"))
+    (trial,) = evaluate([Asked(problem)], Parrot({"a": "red"}), EXACT, suite, label="x", suite_digest="y")
+    assert trial.factors == {"kind": "count", "object": "cat", "count": "2"}
+
+
+def test_further_rewards_are_kept_with_their_state_and_decide_nothing() -> None:
+    suite = Suite("test", "exact_match", also=("number",))
+    grader = Grader.of(suite)
+    problems = [Problem("a", "?", "3"), Problem("b", "?", "three apples")]
+    trials = list(
+        evaluate(
+            list(map(Asked, problems)),
+            Parrot({"a": "3.0", "b": "three apples"}),
+            grader,
+            suite,
+            label="x",
+            suite_digest="y",
+        )
+    )
+    assert [trial.outcome for trial in trials] == ["wrong", "correct"]
+    assert trials[0].scores["number"].value == 1.0 and trials[0].scores["number"].state is None
+    assert trials[1].scores["number"].value is None and trials[1].scores["number"].state == "no gold"

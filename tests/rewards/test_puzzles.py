@@ -9,7 +9,7 @@ import pytest
 
 from rewards import puzzles
 from rewards.arithmetic import NoExpression, evaluate
-from rewards.contract import score
+from rewards.contract import INVALID, score
 
 SOLVED = "1234 3412 2143 4321"
 CLUES = "1... .4.. ..4. ...1"
@@ -70,9 +70,9 @@ def test_no_arithmetic(text: str) -> None:
     [
         ("<answer>(50-8)*2</answer>", (1.0, None)),
         (r"It is \boxed{2 \times (50-8) = 84}", (1.0, None)),
-        ("50*2-8-8", (0.0, None)),
-        ("84", (0.0, None)),
-        ("50-8", (0.0, None)),
+        ("50*2-8-8", (0.0, INVALID)),
+        ("84", (0.0, INVALID)),
+        ("50-8", (0.0, INVALID)),
         ("no idea", (0.0, "unparsed")),
         ("<answer>50-8)*2</answer>", (0.0, "unparsed")),
     ],
@@ -85,7 +85,7 @@ def test_a_sudoku_is_solved_by_any_grid_that_keeps_clues_and_rules() -> None:
     assert one("sudoku", SOLVED, puzzle=CLUES) == (1.0, None)
     assert one("sudoku", f"<answer>\n{'|'.join(SOLVED)}\n</answer>", puzzle=CLUES) == (1.0, None)
     assert one("sudoku", "1234 3412 4321 2143", puzzle="................") == (1.0, None), "another solution"
-    assert one("sudoku", "1234 3412 4321 2143", puzzle=CLUES) == (0.0, None), "a clue is overwritten"
+    assert one("sudoku", "1234 3412 4321 2143", puzzle=CLUES) == (0.0, INVALID), "a clue is overwritten"
     assert one("sudoku", "1234 2341 3412 4123", puzzle="................") == (0.0, None), "boxes repeat"
     assert one("sudoku", SOLVED[:-1], puzzle=CLUES) == (0.0, "unparsed")
     assert one("sudoku", SOLVED, puzzle="123") == (None, "no gold")
@@ -111,8 +111,8 @@ def test_sudoku_cells_counts_what_was_empty() -> None:
         ("<answer>r d r d</answer>", (0.0, "unparsed")),
         ("RDR", (0.0, None)),
         ("RDRDU", (0.0, None)),
-        ("RRDD", (0.0, None)),
-        ("UDRDRD", (0.0, None)),
+        ("RRDD", (0.0, INVALID)),
+        ("UDRDRD", (0.0, INVALID)),
         ("RDXD", (0.0, "unparsed")),
         ("", (0.0, "unparsed")),
         ("R" * 20_000, (0.0, "unparsed")),
