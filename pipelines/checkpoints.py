@@ -63,19 +63,18 @@ def engine_kind(path: str) -> str:
     return "transformers" if causal else "diffusion"
 
 
-def without_template(path: str) -> str | None:
-    """A line on a local checkpoint that says nowhere how a conversation is put to it; None where one does."""
+def chat_template(path: str) -> str | None:
+    """How a local checkpoint says that a conversation is put to it; empty where nothing says so, None on the hub."""
     directory = Path(path)
     while is_adapter(directory) and not (directory / "tokenizer_config.json").is_file():
         directory = Path(base_of(directory))
     config = directory / "tokenizer_config.json"
-    if not config.is_file() or (directory / "chat_template.jinja").is_file():
+    if not config.is_file():
         return None
-    if json.loads(config.read_text(encoding="utf-8")).get("chat_template"):
-        return None
-    if (directory / "chat_template.json").is_file():
-        return None
-    return f"{path}: has no chat template; add chat_template.jinja to its directory"
+    for name in ("chat_template.jinja", "chat_template.json"):
+        if (directory / name).is_file():
+            return (directory / name).read_text(encoding="utf-8")
+    return str(json.loads(config.read_text(encoding="utf-8")).get("chat_template") or "")
 
 
 def previous_of(handle: StageHandle, upstream: Sequence[StageHandle]) -> StageHandle | None:

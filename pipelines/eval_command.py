@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from engines.checkpoint import base_of, is_adapter
 from pipelines.checkpoints import engine_kind
 from pipelines.errors import RecipeError, RunError
 from pipelines.evaluation import Stored, stored
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
     from eval.suite_file import SuiteFile
     from pipelines.stages.evaluate import EvaluateStage
+    from tasks.problem import Problem
 
+_LONGEST = 32
 REQUIREMENTS = ("better", "not-worse")
 _COMMAND = "trivium eval"
 
@@ -159,10 +162,50 @@ def _look(settings: StageSettings) -> Iterator[str]:
     if refused:
         shown = ", ".join(f"{problem} ({why})" for problem, why in refused[:3])
         raise TaskError(f"{name}: {len(refused)} gold answers are not accepted by {file.reward}: {shown}")
+    for label, path in stage.checkpoints.items():
+        _check_room(name, file, label, path, problems)
     asked = len(problems) * stage.samples * len(stage.checkpoints)
     lost = "".join(f", {number} left out: {reason}" for reason, number in rows.left_out.items())
     times = f"{stage.samples} answers × {len(stage.checkpoints)} checkpoints"
     yield f"{name}: {len(problems)} problems × {times} = {asked}{lost}"
+
+
+def _check_room(name: str, file: SuiteFile, label: str, path: str, problems: Sequence[Problem]) -> None:
+    """Raises `TaskError` where a prompt leaves a local checkpoint no room for a whole answer. Of problems with images,
+    whose prompts grow with the image, the engine says so."""
+    from engines.checkpoint import load_processor
+    from engines.rendering import Renderer
+    from tasks.problem import TaskError
+
+    blind = [problem for problem in problems if problem.image is None]
+    if engine_kind(path) == "latent" or not Path(path).is_dir() or not blind:
+        return
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(_base(path))
+    except (OSError, ValueError):
+        return  # a class with code of its own, which a plan does not run
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    renderer = Renderer(load_processor(path), config)
+    suite = file.suite(name, {}, len(problems))
+    # The longest in characters: the longest in tokens is among them, but for odd texts.
+    longest = sorted(blind, key=lambda problem: -len(problem.question))[:_LONGEST]
+    tokens = {problem.id: len(renderer.prompt_ids(suite.messages(problem), False)) for problem in longest}
+    problem, most = max(tokens.items(), key=lambda each: each[1])
+    if context is not None and most + file.decoding.max_new_tokens > context:
+        raise TaskError(
+            f"{name}: the prompt of problem {problem} takes {most} tokens, which with max_new_tokens "
+            f"{file.decoding.max_new_tokens} is more than the context of {label}, {context}; lower "
+            "suite.decoding.max_new_tokens"
+        )
+
+
+def _base(path: str) -> str:
+    directory = Path(path)
+    while is_adapter(directory):
+        directory = Path(base_of(directory))
+    return str(directory)
 
 
 def _recipe(data: dict[str, Any]) -> Recipe:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints import Checkpoint, chat_template
 from pipelines.errors import RunError
 from pipelines.files import whole, write_json
 from pipelines.machine import provenance
@@ -164,6 +164,7 @@ def provenance_of_run(found: Sequence[Checkpoint], seed: int, engine: Any) -> di
         **provenance(),
         "checkpoints": {each.name: each.fingerprint for each in found},
         "weights": {each.name: weights_digest(Path(each.path)) for each in found},
+        "chat_templates": {each.name: _short_sha(chat_template(each.path)) for each in found},
     }
 
 
@@ -223,6 +224,10 @@ def weights_digest(path: Path) -> str | None:
             with file.open("rb") as content:
                 whole.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return whole.hexdigest()[:16]
+
+
+def _short_sha(text: str | None) -> str | None:
+    return None if text is None else hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _comparison(comparison: Comparison, roles: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:

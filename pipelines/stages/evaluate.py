@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from engines.base import Decoding
 from engines.settings import INERT, EndpointSettings
-from pipelines.checkpoints import Checkpoint, checkpoints, engine_kind, pairs_to_compare, without_template
+from pipelines.checkpoints import Checkpoint, chat_template, checkpoints, engine_kind, pairs_to_compare
 from pipelines.errors import RunError
 from pipelines.evaluation import find_stored, numbers, provenance_of, provenance_of_run, result_of, write_result
 from pipelines.rewarded import check_reward
@@ -286,7 +286,8 @@ class EvaluateStage(DataStageSettings):
         for label, path in self.checkpoints.items():
             try:
                 check_checkpoint(path)
-                if engine_kind(path) != "latent" and (line := without_template(path)):
+                if engine_kind(path) != "latent" and chat_template(path) == "":
+                    line = f"{path}: has no chat template; add chat_template.jinja to its directory"
                     yield f"{self.name}.checkpoints.{label}: {line}"
             except EngineError as error:
                 yield f"{self.name}.checkpoints.{label}: {error}"

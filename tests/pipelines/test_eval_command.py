@@ -267,6 +267,7 @@ def test_mistakes_are_one_line(
         ({"data": {"task": "tabel"}}, "no task is called 'tabel'; did you mean 'table'?"),
         ({"answer": {"strict": "boxd"}}, "boxd"),
         ({"version": None}, "version: is missing"),
+        ({"decoding": {"max_new_tokens": 4096}}, "is more than the context of first"),
     ],
 )
 def test_a_plan_looks_at_the_suite(
