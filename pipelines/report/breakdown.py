@@ -54,7 +54,7 @@ class Breakdown:
 
 def by_factors(suite: str, shown: Sequence[Mapping[str, Any]]) -> list[Breakdown]:
     """One for each factor with two values or more. `shown`: checkpoints of `eval.json`."""
-    keys = dict.fromkeys(key for each in shown for key in each.get("factors", {}))
+    keys = dict.fromkeys(key for each in shown for key in each["factors"])
     found = []
     for key in keys:
         factors = {each["label"]: each["factors"].get(key, {}) for each in shown}

@@ -21,7 +21,7 @@ from pipelines.report import write_report
 from pipelines.report.format import duration, signed, thumbnail
 from pipelines.report.page import script
 from pipelines.report.run import read_run
-from pipelines.report.seeds import combine
+from pipelines.report.seeds import combine, render_seeds
 from pipelines.stages.report import ReportStage
 from tasks.problem import Rows
 from tests.report.chromium import needs_chromium, open_tab
@@ -240,7 +240,7 @@ def test_a_seed_without_an_evaluation_is_named(tmp_path: Path, seeds_directory: 
     root = shutil.copytree(seeds_directory, tmp_path / "ablation")
     shutil.rmtree(root / "seed-1" / "evaluate")
     with pytest.raises(RunError, match="seed-1: no finished evaluation"):
-        write_report(root)
+        render_seeds(root, [read_run(path) for path in sorted(root.glob("seed-*"))])
 
 
 def test_seeds_evaluated_differently_are_not_mixed(tmp_path: Path, seeds_directory: Path) -> None:
@@ -248,7 +248,7 @@ def test_seeds_evaluated_differently_are_not_mixed(tmp_path: Path, seeds_directo
     path = root / "seed-1" / "evaluate" / "eval.json"
     path.write_text(path.read_text().replace('"suffix": ""', '"suffix": " One word."'))
     with pytest.raises(RunError, match=r"evaluated differently: prompt\.suffix"):
-        write_report(root)
+        render_seeds(root, [read_run(path) for path in sorted(root.glob("seed-*"))])
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,15 @@ import pytest
 import yaml
 from statsmodels.stats.multitest import multipletests
 
+from eval.stress.grid import Cell
+from eval.stress.report import stress_report
 from eval.tally import by_problem, tally
 from eval.trial import Trial, read
 from pipelines.errors import RunError
 from pipelines.report import write_report
 from pipelines.report.breakdown import by_length
-from pipelines.report.measures import measure_all, metric_curve
+from pipelines.report.measures import Measures, measure_all, metric_curve
+from pipelines.report.overview import published_for
 from pipelines.report.run import read_run
 from pipelines.report.seeds import combine, render_seeds
 from pipelines.rescore import rescore
@@ -153,15 +156,46 @@ def test_curves_pass_through_the_metrics_of_the_json(suites_run: Path, results: 
             assert curve[3] == pytest.approx(each["metrics"][f"{name}4"]["value"])
 
 
-def test_a_figure_is_shown_beside_the_suite_that_it_is_of(suites_run: Path, tmp_path: Path) -> None:
-    """Not where the file was changed since, nor where the evaluation had other settings."""
+def test_a_figure_is_not_that_of_another_suite(suites_run: Path, tmp_path: Path, measured: list[Measures]) -> None:
+    """The suite's file has changed since, or the evaluation set its keys otherwise."""
     root = Path(shutil.copytree(suites_run, tmp_path / "run"))
     path = root / "sums" / "manifest.json"
     manifest = json.loads(path.read_text())
+    found = published_for(read_run(root), measured[0])
+    assert found is not None and found.value == 0.655
+    assert published_for(read_run(root), measured[1]) is None
     for change in ({"versions": {"suite": "0" * 12}}, {"settings": {"overrides": {"decoding.temperature": 1}}}):
         source = {key: {**manifest["source"][key], **change.get(key, {})} for key in ("settings", "versions")}
         path.write_text(json.dumps({**manifest, "source": {**manifest["source"], **source}}))
-        assert Page(write_report(root).read_text()).tables["suites"][0][0] == ["Suite", *CHECKPOINTS]
+        assert published_for(read_run(root), measured[0]) is None
+
+
+def test_a_stress_grid_is_that_of_the_json(suites_run: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(suites_run, tmp_path / "run"))
+    recipe = yaml.safe_load((root / "recipe.yaml").read_text())
+    (root / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "stages": recipe["stages"][2:]}))
+    first = {
+        number: [each for each in trials_of(root, "words", "tuned") if each.sample == number] for number in range(4)
+    }
+    places = [(0, 0), (0.5, 1), (0.5, 2), (1, 1), (1, 2)]
+    cells = [
+        (Cell(*place), [each.model_copy(update={"sample": 0}) for each in first[number % 4]])
+        for number, place in enumerate(places)
+    ]
+    stress = {"reports": {"tuned": stress_report(cells).as_json()}, "dropped": {"too short": 3}}
+    result = json.loads((root / "words" / "eval.json").read_text())
+    (root / "words" / "eval.json").write_text(json.dumps({**result, "stress": stress}))
+    page = Page(write_report(root).read_text())
+    head, *body = page.tables["stress-1"]
+    assert head[0] == ["Share touched", "severity 1", "severity 2"]
+    found = [number for _, numbers in body for number in numbers]
+    cells_shown = stress["reports"]["tuned"]["cells"]
+    assert found == [
+        value
+        for each in cells_shown
+        for value in (each["accuracy"]["value"], *numbers_of(each["difference"]["estimate"]))
+    ]
+    assert "Not put under stress: 3 problems, too short." in " ".join("".join(page.text).split())
 
 
 def test_one_suite_is_shown_in_depth(suites_run: Path, tmp_path: Path) -> None:
@@ -187,9 +221,9 @@ def test_answers_that_were_scored_again_stand_below_the_first(suites_run: Path, 
 
 
 def test_a_suite_evaluated_twice_is_told_apart(suites_run: Path) -> None:
-    first = read_run(suites_run).evaluations[0]
-    measured = measure_all([first, replace(first, name="sums-2")])
-    assert [each.title for each in measured] == ["sums (sums)", "sums (sums-2)"]
+    first = read_run(suites_run).evaluations[2]
+    measured = measure_all([first, replace(first, name="words-2")])
+    assert [each.title for each in measured] == ["words (words)", "words (words-2)"]
 
 
 def test_seeds_show_every_suite(suites_run: Path, tmp_path: Path) -> None:
