@@ -112,8 +112,9 @@ class LatentSettings(_Settings):
     kind: Literal["latent"] = "latent"
     batch_size: int = Field(64, ge=1, description="boards in one forward pass", json_schema_extra=INERT)
     segments: int | None = Field(None, ge=1, description="alignments to go through; as in training unless given")
-    early_stop: Literal["none", "sudoku"] = Field(
-        "none", description="sudoku: a board is done when two alignments running agree on a grid that keeps the rules"
+    early_stop: Literal["none", "fixed_point", "sudoku"] = Field(
+        "none",
+        description="fixed_point: a board is done when two alignments running agree; sudoku: and the grid keeps the rules",
     )
 
 

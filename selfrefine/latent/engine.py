@@ -12,8 +12,8 @@ from engines.base import EngineError, Generation, Request, Score, ScoreRequest, 
 from engines.settings import LatentSettings
 from selfrefine.latent.grids import GridError, decode, encode
 from selfrefine.latent.model import load_reasoner
-from selfrefine.latent.rules import sudoku_rule
-from selfrefine.latent.solve import solve
+from selfrefine.latent.rules import any_answer, sudoku_rule
+from selfrefine.latent.solve import Rule, solve
 
 
 class LatentEngine:
@@ -28,7 +28,7 @@ class LatentEngine:
         if torch.cuda.is_available():
             self._model = self._model.to("cuda")
         try:
-            self._rule = sudoku_rule(self._model.config) if settings.early_stop == "sudoku" else None
+            self._rule = _rule(settings, self._model)
         except GridError as error:
             raise EngineError(f"engine.early_stop: {error}") from None
 
@@ -74,3 +74,9 @@ class LatentEngine:
         if len(request.messages) > 1:
             raise GridError("a recurrent reasoner reads one grid and nothing beside it; leave the system prompt out")
         return torch.from_numpy(encode(request.messages[0]["content"], self._model.config))
+
+
+def _rule(settings: LatentSettings, model: Any) -> Rule | None:
+    if settings.early_stop == "sudoku":
+        return sudoku_rule(model.config)
+    return any_answer if settings.early_stop == "fixed_point" else None

@@ -53,8 +53,11 @@ def test_boards_that_are_no_sudoku_are_refused(tmp_path: Path) -> None:
         LatentEngine(LatentSettings(early_stop="sudoku"), str(tmp_path))
 
 
-def test_the_engine_lets_boards_go_that_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reasoner that says what it reads, on a full grid and on one that is not: only the first is done."""
+@pytest.mark.parametrize(("early_stop", "blocks"), [("sudoku", [2, 2, 1, 1, 1, 1]), ("fixed_point", [2, 2])])
+def test_the_engine_lets_boards_go_that_are_done(
+    early_stop: str, blocks: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reasoner that says what it reads, on a full grid and on one that is not: by the rules, only the first is done."""
     full = "1 2 3 4\n3 4 1 2\n2 1 4 3\n4 3 2 1"
     config = LatentReasonerConfig("_1234", 16, hidden_size=32, heads=2, updates=1, segments=6, z_init="zero")
     model = LatentReasoner(config)
@@ -70,8 +73,8 @@ def test_the_engine_lets_boards_go_that_are_done(tmp_path: Path, monkeypatch: py
         "forward",
         lambda self, state, *rest: (rows.append(len(state[0])), forward(self, state, *rest))[1],
     )
-    engine = LatentEngine(LatentSettings(early_stop="sudoku"), str(tmp_path))
+    engine = LatentEngine(LatentSettings.model_validate({"early_stop": early_stop}), str(tmp_path))
     texts = [full, full.replace("2", "_")]
     found = list(engine.generate([Request(str(i), [{"role": "user", "content": t}]) for i, t in enumerate(texts)]))
     assert [each.text for each in found] == texts
-    assert rows == [2, 2, 1, 1, 1, 1]
+    assert rows == blocks
