@@ -114,7 +114,7 @@ class LatentSettings(_Settings):
     segments: int | None = Field(None, ge=1, description="alignments to go through; as in training unless given")
     early_stop: Literal["none", "fixed_point", "sudoku"] = Field(
         "none",
-        description="fixed_point: a board is done when two alignments running agree; sudoku: and the grid keeps the rules",
+        description="fixed_point: a board is done when two alignments running agree; sudoku: and it keeps the rules",
     )
 
 

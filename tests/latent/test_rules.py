@@ -57,7 +57,7 @@ def test_boards_that_are_no_sudoku_are_refused(tmp_path: Path) -> None:
 def test_the_engine_lets_boards_go_that_are_done(
     early_stop: str, blocks: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reasoner that says what it reads, on a full grid and on one that is not: by the rules, only the first is done."""
+    """A reasoner that says what it reads, on a full grid and on one that is not: the rules let the first go."""
     full = "1 2 3 4\n3 4 1 2\n2 1 4 3\n4 3 2 1"
     config = LatentReasonerConfig("_1234", 16, hidden_size=32, heads=2, updates=1, segments=6, z_init="zero")
     model = LatentReasoner(config)
