@@ -14,6 +14,7 @@ def write_report(directory: Path) -> Path:
 
     Raises:
         RunError: the directory is no run, or nothing of it is finished.
+        TrialError: the trials of an evaluation cannot be read.
     """
     from pipelines.files import write_text
     from pipelines.report.page import render_run

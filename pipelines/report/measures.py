@@ -53,6 +53,11 @@ class Measures:
         return next((each for each in self.result["comparisons"] if (each["a"], each["b"]) == wanted), None)
 
     @property
+    def again(self) -> bool:
+        """Whether these are answers that another evaluation asked for, scored again."""
+        return "rescored" in self.result["provenance"]
+
+    @property
     def clustered(self) -> bool:
         """Whether problems come in clusters."""
         return any(each["accuracy"]["clusters"] != each["accuracy"]["n"] for each in self.result["checkpoints"])
@@ -119,7 +124,8 @@ def title_of(stored: Stored) -> str:
     suite = stored.result["suite"]
     if "rescored" not in stored.result["provenance"]:
         return str(suite["name"])
-    return f"{suite['name']}, scored again ({suite['reward']['name']}, {suite['extraction']['strict']})"
+    reward = suite["reward"]["name"].rpartition("/")[2]  # of a reward in a file, the file's name
+    return f"{suite['name']}, scored again ({reward}, {suite['extraction']['strict']})"
 
 
 def power_line(comparison: Mapping[str, Any]) -> str:

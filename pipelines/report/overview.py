@@ -50,12 +50,17 @@ class Overview:
         return any(row.published for row in self.rows)
 
     @property
+    def asked(self) -> list[Row]:
+        """The suites without those whose answers were scored again."""
+        return [row for row in self.rows if not row.measures.again]
+
+    @property
     def answers(self) -> int:
-        return sum(each["trials"] for row in self.rows for each in row.cells if each)
+        return sum(each["trials"] for row in self.asked for each in row.cells if each)
 
     @property
     def problems(self) -> int:
-        return sum(row.measures.result["problems"]["used"] for row in self.rows)
+        return sum(row.measures.result["problems"]["used"] for row in self.asked)
 
     @property
     def clear(self) -> int:
@@ -80,7 +85,7 @@ def published_for(run: RunView, suite: Measures) -> Published | None:
     """The figure that the suite's file names, if that is still the file that was evaluated."""
     from eval.registry import find
 
-    if "rescored" in suite.result["provenance"]:
+    if suite.again:
         return None
     manifest = next(stage.manifest for stage in run.stages if stage.name == suite.key)
     settings = manifest.source.get("settings", {})

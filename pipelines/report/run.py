@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -47,11 +46,6 @@ class RunView:
     stages: Sequence[StageView]
     evaluations: Sequence[Stored] = ()
     outdated: Sequence[str] = ()
-
-    @property
-    def evaluation(self) -> Mapping[str, Any] | None:
-        """The last `eval.json` of the run."""
-        return self.evaluations[-1].result if self.evaluations else None
 
     @property
     def seconds(self) -> float:

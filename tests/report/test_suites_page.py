@@ -218,6 +218,7 @@ def test_answers_that_were_scored_again_stand_below_the_first(suites_run: Path, 
     assert [name[:5] for name in names] == ["sums1", "sums,", "shape", "words"]
     accuracy = again.result["checkpoints"][0]["accuracy"]
     assert page.tables["suites"][2][1][2:5] == numbers_of(accuracy)
+    assert (page.numbers["headline-answers"], len(page.tables["suites"])) == (1760, 5)  # they are asked once
 
 
 def test_a_suite_evaluated_twice_is_told_apart(suites_run: Path) -> None:
