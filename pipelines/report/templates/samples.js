@@ -33,13 +33,15 @@ async function showSamples(section) {
     const last = Math.max(0, Math.ceil(chosen.length / PER_PAGE) - 1);
     page = Math.min(Math.max(page, 0), last);
     const start = page * PER_PAGE;
-    const items = chosen.slice(start, start + PER_PAGE).map((answer) => itemOf(answer, filters(), { several, sampled }));
+    const shown = chosen.slice(start, start + PER_PAGE);
+    const items = shown.map((answer) => itemOf(answer, filters(), { several, sampled }));
     section.querySelector("ol").replaceChildren(...items);
     const [back, on] = section.querySelectorAll("nav button");
     back.disabled = page === 0;
     on.disabled = page === last;
     section.querySelector("nav").hidden = last === 0;
-    section.querySelector("nav span").textContent = `${number(start + 1)}–${number(start + items.length)} of ${number(chosen.length)}`;
+    const range = `${number(start + 1)}–${number(start + items.length)}`;
+    section.querySelector("nav span").textContent = `${range} of ${number(chosen.length)}`;
   };
 
   const update = () => {
@@ -48,7 +50,8 @@ async function showSamples(section) {
     chosen = found.chosen;
     page = 0;
     const problems = new Set(chosen.map((answer) => answer.problem)).size;
-    status.textContent = `${number(chosen.length)} of ${number(samples.answers.length)} answers, to ${number(problems)} ${problems === 1 ? "problem" : "problems"}`;
+    const answers = `${number(chosen.length)} of ${number(samples.answers.length)} answers`;
+    status.textContent = `${answers}, to ${number(problems)} ${problems === 1 ? "problem" : "problems"}`;
     form.elements.change.disabled = !now.against;
     countOutcomes(form, found.counts, number);
     showPage();
@@ -98,7 +101,9 @@ function itemOf(answer, filters, context) {
 function fillForm(form, samples, sampled) {
   const option = (value, text = value) => make("option", { value }, text);
   form.elements.suite.append(...samples.suites.map((suite) => option(suite.key, suite.title)));
-  for (const name of ["checkpoint", "against"]) form.elements[name].append(...samples.checkpoints.map((each) => option(each)));
+  for (const name of ["checkpoint", "against"]) {
+    form.elements[name].append(...samples.checkpoints.map((each) => option(each)));
+  }
   const values = new Map();
   for (const { factors } of samples.answers) {
     for (const [key, value] of Object.entries(factors)) values.set(key, (values.get(key) ?? new Set()).add(value));
@@ -112,9 +117,12 @@ function fillForm(form, samples, sampled) {
   const [, , better, worse] = form.elements.change.options;
   better.text = sampled ? "right more often" : "wrong → right";
   worse.text = sampled ? "right less often" : "right → wrong";
-  const one = { suite: samples.suites.length < 2, against: samples.checkpoints.length < 2, factor: !form.elements.factor.options[1] };
-  one.checkpoint = one.change = one.against;
-  for (const [name, hidden] of Object.entries(one)) form.elements[name].closest("label").hidden = hidden;
+  // A filter with nothing to choose is not there.
+  const alone = samples.checkpoints.length < 2;
+  const hidden = { checkpoint: alone, against: alone, change: alone };
+  hidden.suite = samples.suites.length < 2;
+  hidden.factor = form.elements.factor.options.length < 2;
+  for (const [name, gone] of Object.entries(hidden)) form.elements[name].closest("label").hidden = gone;
 }
 
 // Beside each outcome, how many answers choosing it would show.

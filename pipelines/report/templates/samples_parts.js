@@ -85,20 +85,24 @@ function pictureBox(problem) {
   const { picture } = problem;
   if (picture === null) return null;
   if (picture.uri) return make("img", { src: picture.uri, alt: `The picture of problem ${problem.id}` });
-  const reasons = { "left out": "The picture is not in this page, which holds no more of them.", unreadable: "The file of the picture could not be read." };
+  const reasons = {
+    "left out": "The picture is not in this page, which holds no more of them.",
+    unreadable: "The file of the picture could not be read.",
+  };
   return make("p", { className: "note" }, reasons[picture.missing]);
 }
 
 function factsOf(answer) {
   const { problem, rewards } = answer;
   const shown = (value) => (value === null ? "none" : String(value));
+  const checks = answer.checks.map(([name, , verdict]) => `${name} ${VERDICTS[verdict]}`).join(" · ");
   const facts = [
     ["outcome", outcomeBadge(answer.outcome), answer.end[1] ? ` ${answer.end[1]}` : null],
     ["gold answer", shown(problem.gold)],
     ["extracted, strict", shown(answer.strict), make("small", {}, ` reward ${shown(rewards[0])}`)],
     ["extracted, any form", shown(answer.flexible), make("small", {}, ` reward ${shown(rewards[1])}`)],
     ...answer.scores.map(([name, value, state]) => [name, shown(value), state ? make("small", {}, ` ${state}`) : null]),
-    answer.checks.length ? ["checks", answer.checks.map(([name, , verdict]) => `${name} ${VERDICTS[verdict]}`).join(" · ")] : null,
+    checks ? ["checks", checks] : null,
     ...Object.entries(answer.factors),
     ["problem", problem.id, problem.cluster === null ? null : make("small", {}, ` in ${problem.cluster}`)],
   ];
