@@ -102,15 +102,18 @@ def eval_rescore(
     with one_line():
         from pipelines.errors import RunError
         from pipelines.eval_tables import moved_table
+        from pipelines.report import write_report
         from pipelines.rescore import rescore
         from pipelines.store import find_run
 
         forms = {key: value for key, value in (("strict", strict), ("flexible", flexible)) if value is not None}
         if reward is None and not forms:
             raise RunError("nothing to change: give --reward NAME, --strict FORM or --flexible FORM")
-        for each in rescore(find_run(run, runs).directory, reward, forms, suite):
+        found = find_run(run, runs)
+        for each in rescore(found.directory, reward, forms, suite):
             show(moved_table(each))
             typer.echo(f"written: {each.directory}")
+        typer.echo(f"report: {write_report(found.directory)}")
 
 
 @eval_app.command("split")

@@ -214,6 +214,11 @@ def numbers(report: Mapping[str, Any]) -> dict[str, Number]:
     return found
 
 
+def warnings_of(report: Mapping[str, Any]) -> list[str]:
+    """What is unusual about each checkpoint's answers."""
+    return [f"{each['label']}: {text}" for each in report["checkpoints"] for text in each["warnings"]]
+
+
 def weights_digest(path: Path) -> str | None:
     """SHA-256 of a local checkpoint's files of weights and configuration, 16 digits; None for a name on the hub."""
     if not path.is_dir():

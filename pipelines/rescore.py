@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import machine
 from pipelines.errors import RunError
-from pipelines.evaluation import Stored, numbers, quote, result_of, stored, write_result
+from pipelines.evaluation import Stored, numbers, quote, result_of, stored, warnings_of, write_result
 from pipelines.files import remove
 from pipelines.manifest import Manifest, digest_of, output_files
 from pipelines.sections import DataSettings
@@ -106,7 +106,7 @@ def _rescore(old: Stored, reward: str | None, forms: Mapping[str, str]) -> Resco
         rows_out=len(problems),
         dropped={},
         numbers=numbers(result),
-        warnings=[],
+        warnings=warnings_of(result),
         files=output_files(directory),
     ).write(directory)
     return Rescored(old, directory, result, moved)

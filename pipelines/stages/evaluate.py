@@ -14,7 +14,15 @@ from engines.base import Decoding
 from engines.settings import INERT, EndpointSettings
 from pipelines.checkpoints import Checkpoint, chat_template, checkpoints, engine_kind, pairs_to_compare
 from pipelines.errors import RunError
-from pipelines.evaluation import find_stored, numbers, provenance_of, provenance_of_run, result_of, write_result
+from pipelines.evaluation import (
+    find_stored,
+    numbers,
+    provenance_of,
+    provenance_of_run,
+    result_of,
+    warnings_of,
+    write_result,
+)
 from pipelines.rewarded import check_reward
 from pipelines.sections import DataSettings, fingerprint
 from pipelines.source import nearest
@@ -354,5 +362,5 @@ def _said(
         rows_out=problems,
         dropped=left_out,
         numbers=numbers(report),
-        warnings=[*more, *(f"{each['label']}: {text}" for each in report["checkpoints"] for text in each["warnings"])],
+        warnings=[*more, *warnings_of(report)],
     )
