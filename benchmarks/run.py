@@ -20,7 +20,18 @@ from typing import NamedTuple, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import commands, credit, engines_compared, overhead, precision, reasoner, sampler, verification
+from benchmarks import (
+    commands,
+    credit,
+    engines_compared,
+    evaluation,
+    overhead,
+    precision,
+    reasoner,
+    sampler,
+    samples,
+    verification,
+)
 from engines.settings import EngineSettings
 from pipelines import machine
 from rewards.pool import close_shared
@@ -87,6 +98,12 @@ def measure_orders(directory: Path) -> Iterator[Row]:
     yield Row("vLLM, 16 questions on each of 8 images", shown)
 
 
+def measure_samples(directory: Path) -> Iterator[Row]:
+    for what, plain, shared in samples.gains(directory):
+        shown = f"shared {plain / shared:.2f} times as fast ({shared:.2f} s against {plain:.2f} s)"
+        yield Row(f"{samples.SAMPLES} samples a prompt: {what}", shown)
+
+
 def measure_precision(directory: Path) -> Iterator[Row]:
     float32 = precision.seconds_per_step(directory, "float32")
     bfloat16 = precision.seconds_per_step(directory, "bfloat16")
@@ -131,16 +148,25 @@ def measure_reasoner(directory: Path) -> Iterator[Row]:
             yield Row(label, f"{ratio:.2f} times the plain loop ({seconds:.1f} s a rollout)", ">= 1.5")
 
 
+def measure_evaluation(directory: Path) -> Iterator[Row]:
+    for reward, ratio in evaluation.ratios(directory).items():
+        label = f"evaluation against generation alone, {evaluation.PROBLEMS} answers graded by {reward}"
+        yield Row(label, f"{ratio:.3f} times as long", "1.1 times")
+    close_shared()
+
+
 SECTIONS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "commands": measure_commands,
     "overhead": measure_overhead,
     "engines": measure_engines,
     "orders": measure_orders,
+    "samples": measure_samples,
     "precision": measure_precision,
     "sampler": measure_sampler,
     "reasoner": measure_reasoner,
     "credit": measure_credit,
     "verification": measure_verification,
+    "evaluation": measure_evaluation,
 }
 
 

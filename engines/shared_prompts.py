@@ -2,8 +2,8 @@
 
 `generate` is asked for all rows, so that positions and masks are made as ever. Its first forward pass alone sees each
 prompt once: a hook takes the other rows out before it, and another puts them into its logits and its cache after it.
-Every model is served whose cache a beam search can reorder: causal and vision-language ones, with sliding windows,
-linear attention or a loop.
+Every model is served whose cache a beam search can reorder: causal and vision-language ones, with sliding windows or a
+loop. Encoder-decoders, and the few old classes that keep their past in another way, run the plain way.
 """
 
 from __future__ import annotations
