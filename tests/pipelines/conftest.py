@@ -93,7 +93,8 @@ def snapshot() -> Callable[[Path], dict[str, Any]]:
 def _content(path: Path) -> Any:
     if path.name in ("manifest.json", "attempt.json"):
         return _timeless(json.loads(path.read_text()))
-    if path.name == "metrics.jsonl":
+    # Trials keep in their shards how long an answer took.
+    if path.name == "metrics.jsonl" or (path.suffix == ".jsonl" and "shards" in path.parts):
         return [_timeless(json.loads(line)) for line in path.read_text().splitlines()]
     return path.read_bytes()
 
