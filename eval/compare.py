@@ -78,7 +78,7 @@ def compare(a: Evaluated, b: Evaluated, *, allow: Collection[str] = (), draws: i
     Raises:
         CompareError: other settings differ, or the problems do.
     """
-    _check_settings(a, b, allow)
+    check_settings(a, b, allow)
     left, right = _scored(a), _scored(b)
     shared = _shared_problems([left, right], [a.label, b.label])
     clusters = [left[problem].cluster for problem in shared]
@@ -109,7 +109,7 @@ def across_seeds(arms: Mapping[str, Sequence[Evaluated]], control: str, *, draws
         raise CompareError(f"every arm needs the same seeds; evaluated so far: {numbers}")
     sides = [side for each in arms.values() for side in each]
     for side in sides[1:]:
-        _check_settings(sides[0], side, ())
+        check_settings(sides[0], side, ())
     tables = {arm: [_scored(side) for side in each] for arm, each in arms.items()}
     every = [table for each in tables.values() for table in each]
     shared = _shared_problems(every, [side.label for side in sides])
@@ -184,7 +184,8 @@ def _mean_or_none(row: Floats) -> float | None:
     return float(row.mean()) if len(row) else None
 
 
-def _check_settings(a: Evaluated, b: Evaluated, allow: Collection[str]) -> None:
+def check_settings(a: Evaluated, b: Evaluated, allow: Collection[str]) -> None:
+    """Raises `CompareError`, which names the settings that differ and are not allowed to."""
     keys = [
         key
         for key in differing_keys(a.settings, b.settings)

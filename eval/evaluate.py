@@ -10,11 +10,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from engines.base import Engine, Generation, Request
 from eval.grading import Grader, grade
-from eval.suite import Suite
+from eval.suite import Suite, file_sha
 from eval.trial import Trial
 from tasks.problem import Problem
 
@@ -145,14 +144,5 @@ def _factors(problem: Problem, names: Sequence[str]) -> dict[str, str]:
 
 def _prompt_sha(request: Request) -> str:
     content = [[turn["role"], turn["content"]] for turn in request.messages]
-    image = None if request.image is None else _file_sha(request.image)
+    image = None if request.image is None else file_sha(request.image)
     return hashlib.sha256(json.dumps([content, image]).encode()).hexdigest()[:16]
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _file_sha(path: str) -> str | None:
-    """None where the file cannot be read; the engine has said so in the trial's reason."""
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError:
-        return None

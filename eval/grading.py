@@ -68,7 +68,7 @@ def grade(
         verdicts.append(
             Verdict(
                 extract=Extract(strict=extraction.strict, flexible=extraction.flexible),
-                reward=Rewards(strict=strict[row][0], flexible=(strict if same else flexible)[row][0]),
+                reward=_rewards(strict[row], strict[row] if same else flexible[row], other[row] is not None),
                 outcome=outcome,
                 reason=reason,
                 scores={name: Score(value=each[row][0], state=each[row][1]) for name, each in further.items()},
@@ -78,19 +78,29 @@ def grade(
     return verdicts
 
 
-def refused_golds(problems: Sequence[Problem], reward: Reward) -> list[tuple[str, str]]:
-    """(problem, why) for each gold answer that its own reward scores 0, or cannot score.
+def refused_golds(problems: Sequence[Problem], reward: Reward, every: bool = False) -> list[tuple[str, str]]:
+    """(problem, why) for each gold answer that its own reward scores below 1, or cannot score: it could never be right.
 
-    A reward that reads no gold answer (of form, of length) has nothing to accept.
+    A reward that reads no gold answer (of form, of length) has nothing to accept. One that goes by other columns alone
+    (a puzzle's) is asked where `every` is set: a suite's gold answers are solutions, those of a table may be a hint.
     """
-    if "answer" not in columns_of(reward):
+    wanted = columns_of(reward)
+    if not wanted or ("answer" not in wanted and not every):
         return []
     found = _scores([problem.answer for problem in problems], problems, [()] * len(problems), reward)
     return [
-        (problem.id, note or ("no score" if value is None else "score 0"))
+        (problem.id, note or ("no score" if value is None else f"score {value:g}"))
         for problem, (value, note) in zip(problems, found, strict=True)
-        if not value
+        if value is None or value < 1
     ]
+
+
+def _rewards(
+    strict: tuple[float | None, str | None], flexible: tuple[float | None, str | None], graded: bool
+) -> Rewards:
+    """`graded`: whether the flexible answer is another one, which was graded by itself."""
+    state = (flexible[1] or "no score") if graded and flexible[0] is None else None
+    return Rewards(strict=strict[0], flexible=flexible[0], flexible_state=state)
 
 
 def _labels(problem: Problem) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from engines.base import Decoding, Message, turns
@@ -69,11 +71,23 @@ def digest(settings: Mapping[str, Any]) -> str:
 
 
 def problems_sha(problems: Sequence[Problem]) -> str:
-    """Of ids, questions and gold answers, in order. Image files are hashed per trial (`Trial.prompt_sha`)."""
+    """Of all that the problems are, their images' contents included, in order."""
     whole = hashlib.sha256()
     for problem in problems:
-        whole.update(json.dumps([problem.id, problem.question, problem.answer, problem.cluster]).encode() + b"\n")
+        image = None if problem.image is None else file_sha(problem.image)
+        values = [problem.id, problem.question, problem.answer, problem.cluster, problem.kind, image]
+        more = json.dumps(problem.columns, sort_keys=True, default=str) if problem.columns else ""
+        whole.update(f"{json.dumps(values)}{more}\n".encode())
     return whole.hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def file_sha(path: str) -> str | None:
+    """Of a file's content; None where it cannot be read, which the engine says of the trial."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -63,8 +63,8 @@ class SuiteFile(_Section):
     @field_validator("data")
     @classmethod
     def _of_a_task(cls, data: dict[str, Any]) -> dict[str, Any]:
-        if "task" not in data:
-            raise ValueError("needs a `task`")
+        if not isinstance(data.get("task"), str):
+            raise ValueError("needs a `task`, which is a name")
         check_options(data["task"], [key for key in data if key not in ("task", "split", "skip", "take")])
         return data
 
@@ -143,6 +143,7 @@ def _line(error: Mapping[str, Any]) -> str:
         model: Any = SuiteFile
         for part in error["loc"][:-1]:
             model = model.model_fields[str(part)].annotation
+            model = next((each for each in get_args(model) if each is not type(None)), model)
         known = list(getattr(model, "model_fields", None) or model.__dataclass_fields__)
         hint = did_you_mean(str(error["loc"][-1]), known, f"; there are: {', '.join(known)}")
         return f"{place}: unknown key{hint}"

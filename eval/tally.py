@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from eval.trial import Trial, TrialError
+from rewards.maths import as_number
 from rewards.normalise import normalise
 
 Group: TypeAlias = Callable[[Trial], Hashable | None]
@@ -68,6 +69,24 @@ def by_answer(trial: Trial) -> str | None:
     if answer is None or trial.outcome in ("unparsed", "truncated"):
         return None
     return normalise(answer) or answer
+
+
+def group_of(reward: str) -> Group:
+    """By which equality a reward's answers are votes for one another: numbers by value, words by their normal form, all
+    else, such as expressions and grids, as they stand but for white space."""
+    if reward in ("exact_match", "vqa_accuracy"):
+        return by_answer
+    numeric = reward in ("number", "maths")
+
+    def group(trial: Trial) -> Hashable | None:
+        answer = trial.extract.strict
+        if answer is None or trial.outcome in ("unparsed", "truncated"):
+            return None
+        plain = "".join(answer.split())
+        value = as_number(plain.replace("$", "")) if numeric else None
+        return plain if value is None else value
+
+    return group
 
 
 def tally(trials: Sequence[Trial], group: Group = by_answer) -> Tally:

@@ -34,6 +34,8 @@ class Rewards(_Record):
 
     strict: float | None = None
     flexible: float | None = None
+    flexible_state: str | None = None
+    """Why an answer that was found has no flexible score: a failure of ours, as `Trial.reason` says of the strict."""
 
 
 class Check(_Record):
@@ -97,7 +99,7 @@ class Trial(_Record):
     @property
     def flexible_score(self) -> float | None:
         """The score under flexible extraction. An unfinished or answerless completion is 0 there too."""
-        if self.outcome == "ungraded":
+        if self.outcome == "ungraded" or self.reward.flexible_state is not None:
             return None
         return float((self.reward.flexible or 0.0) >= 1.0)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints import Checkpoint, chat_template
+from pipelines.sections import fingerprint
 from pipelines.stage import Number
 
 if TYPE_CHECKING:
@@ -23,14 +25,15 @@ def missing() -> str | None:
     return available()
 
 
-def versions() -> Mapping[str, Number]:
-    """What results depend on: the harness's version."""
+def versions(task: str) -> Mapping[str, Number]:
+    """What results depend on: the harness's version, and the task's file where it is one."""
     from importlib.metadata import PackageNotFoundError, version
 
+    file = {"task file": fingerprint(Path(task))} if Path(task).is_file() else {}
     try:
-        return {"lm_eval": version(_PACKAGE)}
+        return {"lm_eval": version(_PACKAGE), **file}
     except PackageNotFoundError:
-        return {}
+        return file
 
 
 def ask(
@@ -63,12 +66,13 @@ def ask(
 
             def work(chunk: Sequence[Checkpoint]) -> Iterable[dict[str, Any]]:
                 engine = context.engine(chunk[0].path)
-                result = run(task, engine, label=chunk[0].name, limit=limit, seed=context.seed)
+                template = chat_template(chunk[0].path)
+                result = run(task, engine, label=chunk[0].name, limit=limit, seed=context.seed, template=template)
                 yield {"settings": result.settings, "provenance": result.provenance}
                 for trial in result.trials:
                     yield trial.model_dump(mode="json")
 
-            key = {"task": task, "limit": limit, "engine": dict(about), "seed": context.seed, **versions()}
+            key = {"task": task, "limit": limit, "engine": dict(about), "seed": context.seed, **versions(task)}
             shards = context.shards(f"shards/{checkpoint.name}", {**key, "checkpoint": checkpoint.fingerprint})
             shards.run([checkpoint], 1, work, bar.advance)
             first, *rows = shards.rows()

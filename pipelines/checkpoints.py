@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from engines.checkpoint import base_of, is_adapter
 from pipelines.manifest import digest_of
+from pipelines.sections import fingerprint
 from pipelines.stage import StageHandle
 from pipelines.training import named_checkpoint
 
@@ -61,6 +62,23 @@ def engine_kind(path: str) -> str:
         return "latent"
     causal = values.get("is_causal", values.get("text_config", {}).get("is_causal", True))
     return "transformers" if causal else "diffusion"
+
+
+def layers_of(path: str) -> list[Path]:
+    """A local checkpoint's directory and, for an adapter, those of the bases under it; empty for a name on the hub."""
+    found, directory = [], Path(path)
+    while directory.is_dir():
+        found.append(directory)
+        if not is_adapter(directory):
+            break
+        directory = Path(base_of(directory))
+    return found
+
+
+def identity_of(path: str) -> str:
+    """Changes when the files of a checkpoint or of its bases do; the name of one on the hub."""
+    found = layers_of(path)
+    return digest_of([fingerprint(each) for each in found]) if found else path
 
 
 def chat_template(path: str) -> str | None:

@@ -17,11 +17,11 @@ EXIT_NOT_MET = 1
 
 
 class _Group(TyperGroup):
-    """What is no command is a checkpoint: `eval CHECKPOINT` is short for `eval checkpoint CHECKPOINT`."""
+    """What is no command is a checkpoint: `eval CHECKPOINT` is short for `eval ask CHECKPOINT`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["checkpoint", *args]
+            args = ["ask", *args]
         return super().parse_args(ctx, args)
 
 
@@ -32,7 +32,7 @@ eval_app = typer.Typer(
 )
 
 
-@eval_app.command("checkpoint")
+@eval_app.command("ask")
 def eval_checkpoint(
     checkpoint: Annotated[
         str, typer.Argument(metavar="CHECKPOINT", help="A model or adapter directory, or a hub name.")
@@ -72,7 +72,7 @@ def eval_checkpoint(
         from pipelines.plan import Selection
 
         check_requirement(require, against)
-        recipe = recipe_of(checkpoint, suite, k, n, against, name, overrides or [], runs)
+        recipe, asked = recipe_of(checkpoint, suite, k, n, against, name, overrides or [], runs)
         root = runs / recipe.name
         if plan:
             show(plan_lines(recipe, root, typer.echo))
@@ -83,7 +83,7 @@ def eval_checkpoint(
         if any(each.result["comparisons"] for each in results):
             show(comparison_table(results))
         typer.echo(f"report: {root / 'report.html'}")
-        failed = unmet(recipe, root, require)
+        failed = unmet(results, asked, require)
     if failed:
         typer.echo(f"not {require}: {', '.join(failed)}", err=True)
         raise typer.Exit(EXIT_NOT_MET)
@@ -142,6 +142,7 @@ def eval_split(
 def eval_composed(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run that was evaluated on test.jsonl of a split.")],
     split: Annotated[Path, typer.Argument(metavar="SPLIT.json", help="Of `trivium eval split`.")],
+    suite: Annotated[str | None, typer.Option(metavar="NAME", help="Which suite; the last one unless given.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Accuracy on combinations seen, composable and blocked, with respect to the split's module graph."""
@@ -150,7 +151,7 @@ def eval_composed(
         from pipelines.evaluation import find_stored
         from pipelines.store import find_run
 
-        for each in find_stored(find_run(run, runs).directory).evaluated():
+        for each in find_stored(find_run(run, runs).directory, suite).evaluated():
             typer.echo(composition_report(each.trials, split).text())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +40,11 @@ def recipe_of(
     name: str | None,
     overrides: Sequence[str],
     runs: Path,
-) -> Recipe:
-    """One evaluation for each suite, then a report. Suites that the run has already, with these weights, stay in it.
+) -> tuple[Recipe, list[str]]:
+    """One evaluation for each suite, then a report; and the names of these stages. Suites that the run has already,
+    with these weights, stay in it.
 
-    Raises `RecipeError` with a line for each thing that is wrong.
+    Raises `RecipeError` with a line for each thing that is wrong, `RunError` where the run is of other checkpoints.
     """
     chosen = [each.strip() for each in suites.split(",") if each.strip()]
     if not chosen:
@@ -72,7 +73,8 @@ def recipe_of(
     for each in stages:
         each["name"] = _stage_name(each["suite"], of_suites)
     recipe = _recipe({**data, "stages": [*stages, {"kind": "report"}]})
-    return _with_earlier(recipe, runs / recipe.name, asked)
+    names = [str(each["name"]) for each in stages]
+    return _with_earlier(recipe, runs / recipe.name, asked), names
 
 
 def plan_lines(recipe: Recipe, root: Path, say: Say) -> Table:
@@ -97,10 +99,10 @@ def results_of(recipe: Recipe, root: Path) -> list[Stored]:
     return [found[str(stage.name)] for stage in recipe.stages if stage.name in found]
 
 
-def unmet(recipe: Recipe, root: Path, require: str | None) -> list[str]:
-    """The suites on which the checkpoint is not `better`, or is worse, than what it was compared with."""
+def unmet(results: Sequence[Stored], asked: Collection[str], require: str | None) -> list[str]:
+    """The suites, of the stages `asked`, on which the checkpoint is not `better`, or is worse, than its base."""
     failed = []
-    for each in results_of(recipe, root):
+    for each in (each for each in results if each.name in asked):
         last = each.result["checkpoints"][-1]["label"]
         estimates = [pair["difference"]["estimate"] for pair in each.result["comparisons"] if pair["a"] == last]
         low, high = (estimates[0]["low"], estimates[0]["high"]) if estimates else (None, None)
@@ -158,7 +160,7 @@ def _look(settings: StageSettings) -> Iterator[str]:
     name, file = stage.suite_file()
     rows = file.rows()
     problems = rows.problems[: stage.limit]
-    refused = refused_golds(problems, load(file.reward))
+    refused = refused_golds(problems, load(file.reward), every=True)
     if refused:
         shown = ", ".join(f"{problem} ({why})" for problem, why in refused[:3])
         raise TaskError(f"{name}: {len(refused)} gold answers are not accepted by {file.reward}: {shown}")
@@ -218,6 +220,12 @@ def _with_earlier(recipe: Recipe, root: Path, asked: Mapping[str, str]) -> Recip
     if not path.is_file():
         return recipe
     earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
+    before = {label: place for stage in earlier.get("stages", ()) for label, place in _checkpoints_of(stage).items()}
+    for label, place in asked.items():
+        if Path(before.get(label, place)).resolve() != Path(place).resolve():
+            raise RunError(
+                f"{root}: {label} is {before[label]} there, and not {place}; give this run a --name of its own"
+            )
     names = {stage.name for stage in recipe.stages}
     same = earlier.get("engine") == recipe.dump()["engine"] and earlier.get("seed") == recipe.seed
     kept = [
@@ -232,6 +240,10 @@ def _with_earlier(recipe: Recipe, root: Path, asked: Mapping[str, str]) -> Recip
     due = {step.link.name for step in plan(legs(both, root)) if step.reason is not None}
     kept = [stage for stage in kept if stage["name"] not in due]
     return _recipe({**values, "stages": [*kept, *values["stages"]]})
+
+
+def _checkpoints_of(stage: Mapping[str, Any]) -> Mapping[str, str]:
+    return stage.get("checkpoints") or {}
 
 
 def _engine(asked: Mapping[str, str]) -> str:

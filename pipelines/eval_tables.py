@@ -45,15 +45,18 @@ def result_table(results: Sequence[Stored]) -> Table:
 
 
 def comparison_table(results: Sequence[Stored]) -> Table:
-    """The paired differences, in points."""
+    """The paired differences, in points; p adjusted for all that the table has, as in the report."""
+    from eval.stats import holm
+
     table = new_table("suite", "difference", "points", "95 %", "p (Holm)", "verdict", right=0)
-    for each in results:
-        for pair in each.result["comparisons"]:
-            estimate = pair["difference"]["estimate"]
-            p = "" if pair["p_holm"] is None else f"{pair['p_holm']:.3g}"
-            value = "" if estimate["value"] is None else f"{100 * estimate['value']:+.1f}"
-            names = f"{pair['a']} − {pair['b']}"
-            table.add_row(each.result["suite"]["name"], names, value, _interval(estimate, "+"), p, pair["verdict"])
+    pairs = [(each.result["suite"]["name"], pair) for each in results for pair in each.result["comparisons"]]
+    adjusted = holm([pair["difference"]["p"] for _, pair in pairs])
+    for (suite, pair), p in zip(pairs, adjusted, strict=True):
+        estimate = pair["difference"]["estimate"]
+        value = "" if estimate["value"] is None else f"{100 * estimate['value']:+.1f}"
+        names = f"{pair['a']} − {pair['b']}"
+        shown = "" if p is None else f"{p:.3g}"
+        table.add_row(suite, names, value, _interval(estimate, "+"), shown, pair["verdict"])
     return table
 
 

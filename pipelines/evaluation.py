@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.checkpoints import Checkpoint, chat_template
+from pipelines.checkpoints import Checkpoint, chat_template, layers_of
 from pipelines.errors import RunError
 from pipelines.files import whole, write_json
 from pipelines.machine import provenance
@@ -53,6 +53,13 @@ class Stored:
             if each["stage"] == self.directory.name and "answers_of" in each
         }
 
+    @property
+    def fingerprint(self) -> str:
+        """Identity of its outputs."""
+        manifest = Manifest.read(self.directory)
+        assert manifest is not None
+        return manifest.fingerprint
+
     def evaluated(self) -> list[Evaluated]:
         """Each checkpoint with its trials. Raises `TrialError` where a file of them cannot be read."""
         from eval.compare import Evaluated
@@ -77,9 +84,15 @@ def stored(run: Path) -> list[Stored]:
     return [each for _, each in sorted(found, key=lambda item: item[0])]
 
 
+def originals(run: Path) -> list[Stored]:
+    """The finished evaluations without those that scored answers again."""
+    return [each for each in stored(run) if "rescored" not in each.result["provenance"]]
+
+
 def find_stored(run: Path, suite: str | None = None) -> Stored:
-    """The run's last evaluation, or its last one of that suite. Raises `RunError` where there is none."""
-    every = stored(run)
+    """The run's last evaluation, or its last one of that suite; none that was scored again. Raises `RunError` where
+    there is none."""
+    every = originals(run)
     chosen = [each for each in every if suite is None or each.result["suite"]["name"] == suite]
     if not chosen:
         there = ", ".join(dict.fromkeys(each.result["suite"]["name"] for each in every)) or "none"
@@ -117,7 +130,10 @@ def result_of(
     from eval.compare import adjust, compare
     from eval.suite import digest
     from eval.summary import summarise
+    from eval.tally import by_answer, group_of
 
+    named = settings["reward"].get("name")  # of the harness's tasks each has its own
+    group = by_answer if named is None else group_of(named)
     by_name = {result.label: result for result in results}
     compared = [compare(by_name[a], by_name[b]) for a, b in pairs]
     compared += [compare(results[-1], other, allow=allow) for other in others]
@@ -136,13 +152,30 @@ def result_of(
                 **{name: value for name, value in asdict(each).items() if name != "mean_seconds"},
                 "file": f"{each.label}/{TRIALS_FILE}",
             }
-            for each in (summarise(result.trials, ks=ks, samples=samples) for result in results)
+            for each in (summarise(result.trials, ks=ks, samples=samples, group=group) for result in results)
         ],
         "comparisons": [
             _comparison(each, because, allow) for each, because in zip(adjust(compared), roles, strict=True)
         ],
         "provenance": dict(provenance),
     }
+
+
+def check_comparable(
+    settings: Mapping[str, Any], problems: Sequence[str], others: Sequence[Evaluated], allow: Sequence[str]
+) -> None:
+    """Looks at stored results before anything is asked. Raises `CompareError`, which names what differs: the problems
+    that only one side has, else the settings."""
+    from eval.compare import Evaluated, check_settings
+    from eval.suite import CompareError
+
+    for other in others:
+        asked = {trial.problem_id for trial in other.trials}
+        for here, there, where in ((set(problems), asked, "here"), (asked, set(problems), other.label)):
+            if only := sorted(here - there):
+                shown = ", ".join(only[:3])
+                raise CompareError(f"{len(only)} problems are only in {where}, such as {shown}; ask both the same ones")
+        check_settings(Evaluated("this evaluation", settings, []), other, allow)
 
 
 def provenance_of(
@@ -163,7 +196,7 @@ def provenance_of_run(found: Sequence[Checkpoint], seed: int, engine: Any) -> di
         "seed": seed,
         **provenance(),
         "checkpoints": {each.name: each.fingerprint for each in found},
-        "weights": {each.name: weights_digest(Path(each.path)) for each in found},
+        "weights": {each.name: weights_digest(each.path) for each in found},
         "chat_templates": {each.name: _short_sha(chat_template(each.path)) for each in found},
     }
 
@@ -193,11 +226,7 @@ def quote(settings: Mapping[str, Any], samples: int = 1) -> str:
         f"{settings['reward']['name']} v{settings['reward']['version']}, "
         f"strict extraction v{settings['extraction']['version']}",
         f"n={samples}",
-        " ".join(
-            f"{value} iterations" if name == "iterations" else str(value)
-            for name, value in engine.items()
-            if value is not None
-        ),
+        " ".join([engine["kind"], *(f"{name}={value}" for name, value in engine.items() if name != "kind" and value)]),
     ]
     return " · ".join(parts)
 
@@ -219,16 +248,16 @@ def warnings_of(report: Mapping[str, Any]) -> list[str]:
     return [f"{each['label']}: {text}" for each in report["checkpoints"] for text in each["warnings"]]
 
 
-def weights_digest(path: Path) -> str | None:
-    """SHA-256 of a local checkpoint's files of weights and configuration, 16 digits; None for a name on the hub."""
-    if not path.is_dir():
-        return None
+def weights_digest(path: str) -> str | None:
+    """SHA-256 of a local checkpoint's files of weights and configuration and of its bases', 16 digits; None for a name
+    on the hub."""
     whole = hashlib.sha256()
-    for file in sorted(path.iterdir()):
+    found = layers_of(path)
+    for file in (file for directory in found for file in sorted(directory.iterdir())):
         if file.suffix in (".safetensors", ".bin", ".json"):
             with file.open("rb") as content:
                 whole.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
-    return whole.hexdigest()[:16]
+    return whole.hexdigest()[:16] if found else None
 
 
 def _short_sha(text: str | None) -> str | None:

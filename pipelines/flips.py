@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.evaluation import stored
+from pipelines.evaluation import originals
 
 if TYPE_CHECKING:
     from eval.compare import Comparison, Evaluated
@@ -30,8 +30,8 @@ def flips(a: Path, b: Path) -> Iterator[Flips]:
     from eval.compare import compare
     from eval.suite import CompareError
 
-    before = {each.result["suite"]["name"]: each for each in stored(a)}
-    after = {each.result["suite"]["name"]: each for each in stored(b)}
+    before = {each.result["suite"]["name"]: each for each in originals(a)}
+    after = {each.result["suite"]["name"]: each for each in originals(b)}
     for suite in [name for name in before if name in after]:
         for new, old in _pairs(before[suite].evaluated(), after[suite].evaluated()):
             try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import machine
 from pipelines.errors import RunError
-from pipelines.evaluation import Stored, numbers, quote, result_of, stored, warnings_of, write_result
+from pipelines.evaluation import Stored, numbers, originals, quote, result_of, warnings_of, write_result
 from pipelines.files import remove
 from pipelines.manifest import Manifest, digest_of, output_files
 from pipelines.sections import DataSettings
@@ -47,7 +47,8 @@ def rescore(run: Path, reward: str | None, forms: Mapping[str, str], suite: str 
         RunError: there is no such evaluation, or its problems are no longer those that were asked.
         RewardError: there is no such reward.
     """
-    found = [each for each in stored(run) if "rescored" not in each.result["provenance"]]
+    # What the harness graded, it graded by itself.
+    found = [each for each in originals(run) if "extraction" in each.result["suite"]]
     chosen = [each for each in found if suite is None or each.result["suite"]["name"] == suite]
     if not chosen:
         there = ", ".join(dict.fromkeys(each.result["suite"]["name"] for each in found)) or "none"

@@ -18,6 +18,7 @@ from pipelines.files import whole
 if TYPE_CHECKING:
     from eval.compare import Evaluated
     from eval.grading import Grader
+    from eval.stress.stress import Stressed as Harder
     from eval.suite import Suite
     from eval.trial import Trial
     from pipelines.context import StageContext
@@ -53,24 +54,25 @@ class Stressed:
     warnings: Sequence[str]
 
 
+def made_harder(context: StageContext, settings: StressSettings, problems: Sequence[Problem]) -> Harder:
+    """The problems of all cells. Raises `TaskError` where they cannot be stressed as asked."""
+    from eval.stress.stress import stress_problems
+
+    return stress_problems(problems, settings.grid(), context.seed, context.directory / "images", settings.of)
+
+
 def put_under_stress(
     context: StageContext,
-    settings: StressSettings,
+    made: Harder,
     found: Sequence[Checkpoint],
     suite: Suite,
     grader: Grader,
-    problems: Sequence[Problem],
     results: Sequence[Evaluated],
     chunk: int,
 ) -> Stressed:
-    """Asks every cell but the clean one, whose trials `results` has, and writes the trials of all cells.
-
-    Raises `TaskError` where the problems cannot be stressed as asked.
-    """
+    """Asks every cell but the clean one, whose trials `results` has, and writes the trials of all cells."""
     from eval.stress.report import stress_report
-    from eval.stress.stress import stress_problems
 
-    made = stress_problems(problems, settings.grid(), context.seed, context.directory / "images", settings.of)
     cells = [(cell, each) for cell, each in made.cells if not cell.clean]
     kept = {problem.id for cell, each in made.cells if cell.clean for problem in each}
     reports, warnings = {}, []

@@ -66,6 +66,7 @@ def load(split: str) -> Rows:
     return Rows(problems, tuple(pictures.values()))
 
 
+@lru_cache(1024)  # the data ask 107 different ones
 def kind(question: str) -> str:
     """The question's type: `yes/no`, `shape` or `colour`; `other` where it is none of the data's own patterns."""
     if _YES_NO.fullmatch(question):
@@ -122,11 +123,11 @@ def _possible() -> dict[str, tuple[frozenset[str], frozenset[str]]]:
     return {key: (shapes[key], colours[key]) for key in shapes.keys() | colours.keys()}
 
 
-@cache  # ten questions share an image
 def _folder(split: str) -> str:
     return "test" if split == "test" else "train"
 
 
+@cache  # ten questions share an image
 def _belongs(image: int, split: str) -> bool:
     """Whether an image of the split's folder is of the split: a part of the training images is held out."""
     return split == "test" or (uniform("easy-vqa validation", image) < _VALIDATION_SHARE) == (split == "validation")

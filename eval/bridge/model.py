@@ -139,7 +139,7 @@ class CheckpointLM(EngineLM):
     """`--model trivium --model_args checkpoint=FOLDER,engine=transformers` of the harness's command line.
 
     Other arguments are the engine's settings, as under `engine:` of a recipe. `--batch_size` is passed on to engines
-    that X engine or setting, or a checkpoint that cannot be opened.
+    that have one. Raises `EngineError` for an unknown engine or setting, or a checkpoint that cannot be opened.
     """
 
     def __init__(

@@ -6,15 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from engines.base import Decoding
-from engines.settings import INERT, EndpointSettings
-from pipelines.checkpoints import Checkpoint, chat_template, checkpoints, engine_kind, pairs_to_compare
+from engines.settings import INERT, EndpointSettings, what_matters
+from pipelines.checkpoints import (
+    PRETRAINED,
+    Checkpoint,
+    chat_template,
+    checkpoints,
+    engine_kind,
+    identity_of,
+    pairs_to_compare,
+)
 from pipelines.errors import RunError
 from pipelines.evaluation import (
+    check_comparable,
     find_stored,
     numbers,
     provenance_of,
@@ -24,10 +33,10 @@ from pipelines.evaluation import (
     write_result,
 )
 from pipelines.rewarded import check_reward
-from pipelines.sections import DataSettings, fingerprint
+from pipelines.sections import DataSettings
 from pipelines.source import nearest
 from pipelines.stage import DataStageSettings, Number, StageResult, over_default
-from pipelines.stressed import StressSettings, put_under_stress
+from pipelines.stressed import StressSettings, made_harder, put_under_stress
 from pipelines.trained_on import overlap_of, warning
 
 if TYPE_CHECKING:
@@ -39,6 +48,9 @@ if TYPE_CHECKING:
 
 BRIDGED = "lm-eval:"
 """Before the name of a task of lm-evaluation-harness."""
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+"""It becomes a directory's name."""
+RESERVED = frozenset({"shards", "images", PRETRAINED})
 OF_THE_SUITE = ("data", "reward", "decoding", "system", "suffix")
 """What a named suite brings itself."""
 
@@ -68,7 +80,7 @@ class EvaluateStage(DataStageSettings):
     control: str = Field(
         "random", description="the arm that other arms of the same round are compared with, if it is there"
     )
-    checkpoints: dict[str, str] = Field(
+    checkpoints: dict[Label, str] = Field(
         {}, description="further checkpoints, a label and a path each; the last is compared with the first"
     )
     against: str | None = Field(
@@ -90,6 +102,13 @@ class EvaluateStage(DataStageSettings):
         if any(each < 1 for each in k):
             raise ValueError("k counts answers, so it is at least 1")
         return sorted(set(k))
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _free(cls, checkpoints: dict[str, str]) -> dict[str, str]:
+        if taken := RESERVED & checkpoints.keys():
+            raise ValueError(f"{', '.join(sorted(taken))}: is the name of something else here; choose another label")
+        return checkpoints
 
     @field_validator("stress")
     @classmethod
@@ -128,7 +147,7 @@ class EvaluateStage(DataStageSettings):
         if self.bridged:
             from pipelines import bridged
 
-            found = dict(bridged.versions())
+            found = dict(bridged.versions(str(self.suite).removeprefix(BRIDGED)))
         elif self.suite is not None:
             _, file = self.suite_file()
             found |= {"suite": file.digest, "reward": entry(file.reward).version}
@@ -136,10 +155,9 @@ class EvaluateStage(DataStageSettings):
             found |= {f"suite data {key}": value for key, value in files.items()}
         else:
             found["reward"] = entry(self.reward).version
-        places = {label: Path(path) for label, path in self.checkpoints.items() if Path(path).exists()}
-        found |= {f"checkpoint {label}": fingerprint(path) for label, path in places.items()}
+        found |= {f"checkpoint {label}": identity_of(path) for label, path in self.checkpoints.items()}
         if self.against is not None:
-            found["against"] = str(find_stored(Path(self.against), self._name()).result["suite"]["digest"])
+            found["against"] = find_stored(Path(self.against), self._name()).fingerprint
         return found
 
     def check(self, recipe: Recipe) -> Iterator[str]:
@@ -177,12 +195,15 @@ class EvaluateStage(DataStageSettings):
             where = suite.name if self.suite else f"data.{self.data}"
             raise RunError(f"evaluate: {where} has no problems with answers")
         grader = Grader.of(suite)
-        refused = refused_golds(problems, grader.reward)
+        refused = refused_golds(problems, grader.reward, every=self.suite is not None)
         if refused:
             raise RunError(
                 f"{len(refused)} of {len(problems)} gold answers are not accepted by their own reward {suite.reward}, "
                 f"such as that of problem {refused[0][0]} ({refused[0][1]}); mend the data or name another reward"
             )
+        others = self._others(suite.name)
+        check_comparable(suite.settings(problems), [problem.id for problem in problems], others, self.allow)
+        harder = None if self.stress is None else made_harder(context, self.stress, problems)
         results = []
         with context.progress(len(problems) * self.samples * len(found), "answering") as bar:
             for checkpoint in found:
@@ -193,8 +214,8 @@ class EvaluateStage(DataStageSettings):
         seen = overlap_of(context.recipe, problems)
         more: dict[str, Any] = {} if seen is None else {"overlap": seen}
         said = list(warning(seen))
-        if self.stress is not None:
-            stressed = put_under_stress(context, self.stress, found, suite, grader, problems, results, self.chunk)
+        if harder is not None:
+            stressed = put_under_stress(context, harder, found, suite, grader, results, self.chunk)
             more["stress"] = {"reports": stressed.reports, "dropped": stressed.dropped}
             said += stressed.warnings
         report = self._report(context, found, suite.settings(problems), baseline, results, provenance, more)
@@ -269,8 +290,8 @@ class EvaluateStage(DataStageSettings):
 
         if line := bridged.missing():
             yield f"{self.name}.suite: {line}"
-        if self.samples > 1 or self.overrides:
-            yield f"{self.name}.suite: a task of the harness brings its own number of answers and settings"
+        if self.samples > 1 or self.overrides or self.stress:
+            yield f"{self.name}.suite: a task of the harness has its own number of answers and settings, and no stress"
 
     def _check_suite(self) -> Iterator[str]:
         from eval.suite_file import SuiteError
@@ -303,7 +324,9 @@ class EvaluateStage(DataStageSettings):
     def _checkpoints(self, context: StageContext) -> list[Checkpoint]:
         found = checkpoints(context)
         for label, path in self.checkpoints.items():
-            found.append(Checkpoint(label, path, fingerprint(Path(path)) if Path(path).exists() else path))
+            if label in {each.name for each in found}:
+                raise RunError(f"evaluate.checkpoints: a stage of the recipe is called {label} too; name it otherwise")
+            found.append(Checkpoint(label, path, identity_of(path)))
         if not found:
             raise RunError(
                 "evaluate: no stage before it made a checkpoint; add `tune` or `update` to the recipe, or name one "
@@ -318,14 +341,16 @@ class EvaluateStage(DataStageSettings):
         return found
 
     def _suite(self, context: StageContext, original: int) -> Suite:
+        from eval.extract import Forms
         from eval.suite import Suite
 
         about = _about(context)
         if self.suite is not None:
             name, file = self.suite_file()
             suite = file.suite(name, about, original)
-            # A recurrent reasoner reads a grid and no words about it.
-            return replace(suite, system=None, prefix="", suffix="") if about["kind"] == "latent" else suite
+            # A recurrent reasoner reads a grid and no words about it, and answers with a grid and nothing around it.
+            bare = replace(suite, system=None, prefix="", suffix="", forms=Forms("whole", "grid"))
+            return bare if about["kind"] == "latent" else suite
         data = context.recipe.data[self.data]
         return Suite(
             name=f"{data.task}:{self.data}",
@@ -347,11 +372,9 @@ class EvaluateStage(DataStageSettings):
 
 
 def _about(context: StageContext) -> dict[str, Any]:
-    """What of the engine two results must share to be compared."""
-    engine = context.recipe.engine
-    number = getattr(engine, "iterations", None)
-    iterations = {} if number is None else {"iterations": number}  # absent, not None: other results stay comparable
-    return {"kind": engine.kind, "dtype": getattr(engine, "dtype", None), **iterations}
+    """What of the engine two results must share to be compared: all that is set and not about speed or place."""
+    values = what_matters(context.recipe.engine)
+    return {key: value for key, value in values.items() if value is not None and key != "url"}
 
 
 def _said(

@@ -51,6 +51,8 @@ class LatentEngine:
     def _done(self, requests: Sequence[Request]) -> Generator[tuple[int, Generation], None, None]:
         if self._model is None:
             raise EngineError("the engine is closed")
+        if any(request.decoding.stop for request in requests):
+            raise EngineError("a recurrent reasoner fills in a whole grid and knows no stop; leave decoding.stop out")
         boards = {}
         for i, request in enumerate(requests):
             try:

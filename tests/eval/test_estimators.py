@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import combinations, permutations
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from eval.estimators import (
     pass_at_k,
     pass_hat_k,
 )
-from eval.tally import Tally, Vote
+from eval.tally import Tally, Vote, group_of
 
 SMALL = [(n, c, k) for n in range(1, 9) for c in range(n + 1) for k in range(1, n + 1)]
 
@@ -266,3 +268,15 @@ def test_coverage_with_several_trials_of_problems_in_clusters() -> None:
     share = passes.mean(1) / samples
     error = np.sqrt(share * (1 - share) / (passes.shape[1] * samples))
     assert (abs(share - 1 / 2) <= 1.96 * error).mean() < 0.75  # Trials as if independent.
+
+
+def test_answers_are_votes_for_one_another_by_their_reward_s_equality() -> None:
+    def keys(reward: str, *answers: str) -> set[Any]:
+        group = group_of(reward)
+        said: list[Any] = [SimpleNamespace(extract=SimpleNamespace(strict=each), outcome="wrong") for each in answers]
+        return {group(each) for each in said}
+
+    assert len(keys("number", "18", "$18.00", "18.0", "1/2")) == 2
+    assert len(keys("countdown", "3+4*5", "3 + 4 * 5", "3*4+5")) == 2
+    assert len(keys("maths", "x-1", "x+1", "(1,2)", "12")) == 4
+    assert len(keys("exact_match", "A red cat.", "red cat")) == 1

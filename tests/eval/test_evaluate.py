@@ -1,20 +1,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from engines.base import Decoding, Generation, Request, Score, ScoreRequest
+from engines.settings import LatentSettings
 from eval.compare import Evaluated, across_seeds, adjust, compare, verdict
 from eval.evaluate import Asked, evaluate
-from eval.grading import Grader
-from eval.suite import CompareError, Suite, digest
+from eval.extract import Forms
+from eval.grading import Grader, grade, refused_golds
+from eval.registry import find
+from eval.suite import CompareError, Suite, digest, file_sha, problems_sha
 from eval.summary import constant_baseline, summarise
 from eval.trial import Trial, dump
 from rewards.builtin import exact_match
+from rewards.contract import note
+from rewards.forms import short
 from rewards.puzzles import countdown
 from tasks.problem import Problem
+from tasks.registry import load
 
 
 class Parrot:
@@ -314,3 +323,56 @@ def test_further_rewards_are_kept_with_their_state_and_decide_nothing() -> None:
     assert [trial.outcome for trial in trials] == ["wrong", "correct"]
     assert trials[0].scores["number"].value == 1.0 and trials[0].scores["number"].state is None
     assert trials[1].scores["number"].value is None and trials[1].scores["number"].state == "no gold"
+
+
+def test_a_flexible_answer_that_could_not_be_graded_leaves_the_mean() -> None:
+    def late(prompts: Any, completions: Sequence[str], answer: Sequence[str], **columns: Any) -> list[float | None]:
+        for row, completion in enumerate(completions):
+            if completion == "7":
+                note(row, "timeout")
+        return [None if each == "7" else 0.0 for each in completions]
+
+    suite = Suite("test", "exact_match", forms=Forms("whole", "last_number"))
+    problems = [Problem("a", "?", "1"), Problem("b", "?", "1")]
+    parrot = Parrot({"a": "it is 7", "b": "it is 8"})
+    trials = list(evaluate(list(map(Asked, problems)), parrot, Grader(late, {}), suite, label="x", suite_digest="y"))
+    assert [trial.outcome for trial in trials] == ["wrong", "wrong"]
+    assert [trial.flexible_score for trial in trials] == [None, 0.0]
+    assert trials[0].reward.flexible_state == "timeout"
+
+
+def test_all_that_a_problem_is_makes_another_suite(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    image.write_bytes(b"one")
+    problem = Problem("a", "?", "1", str(image), kind="x", columns={"numbers": [1, 2]})
+    shas = {problems_sha([problem])}
+    for change in ({"kind": "y"}, {"columns": {"numbers": [1, 3]}}, {"cluster": "c"}):
+        shas.add(problems_sha([replace(problem, **change)]))  # type: ignore[arg-type]
+    file_sha.cache_clear()
+    image.write_bytes(b"two")
+    shas.add(problems_sha([problem]))
+    assert len(shas) == 5
+
+
+def test_gold_answers_that_could_never_be_right() -> None:
+    def half(prompts: Any, completions: Sequence[str], answer: Sequence[str], **columns: Any) -> list[float | None]:
+        return [0.5] * len(completions)
+
+    assert refused_golds([Problem("a", "?", "x")], half) == [("a", "score 0.5")]
+    wrong = [Problem("a", "make 7", "1 + 1", columns={"numbers": [1, 1], "target": 7})]
+    assert refused_golds(wrong, countdown) == []
+    assert refused_golds(wrong, countdown, every=True) == [("a", "score 0")]
+    assert refused_golds(wrong, short, every=True) == []
+
+
+@pytest.mark.parametrize("name", ["sudoku-4-easy", "sudoku-9-easy", "maze-easy"])
+def test_a_reasoner_s_bare_grid_is_an_answer_to_the_shipped_suites(name: str) -> None:
+    from pipelines.stages.evaluate import EvaluateStage
+
+    file = find(name)
+    problem = load(**{**file.data, "size": 1}).problems[0]
+    context: Any = SimpleNamespace(recipe=SimpleNamespace(engine=LatentSettings.model_validate({})))
+    suite = EvaluateStage.model_validate({"suite": name})._suite(context, 1)
+    assert suite.messages(problem) == [{"role": "user", "content": problem.question}]
+    (verdict,) = grade(suite, Grader.of(suite), [problem], [()], [problem.answer], ["stop"])
+    assert verdict.outcome == "correct" and verdict.reward.flexible == 1.0

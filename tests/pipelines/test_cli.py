@@ -60,7 +60,7 @@ def test_options_are_frozen() -> None:
         "report": ["RUN", "--runs"],
         "convert": ["SOURCE", "TARGET", "--sha256"],
         "doctor": ["--repair"],
-        "eval checkpoint": [
+        "eval ask": [
             "CHECKPOINT",
             "OVERRIDES",
             "--suite",
@@ -72,7 +72,7 @@ def test_options_are_frozen() -> None:
             "--plan",
             "--runs",
         ],
-        "eval composed": ["RUN", "SPLIT", "--runs"],
+        "eval composed": ["RUN", "SPLIT", "--suite", "--runs"],
         "eval split": ["GRAPH", "TABLE", "TARGET", "--train", "--seed"],
         "eval rescore": ["RUN", "--reward", "--strict", "--flexible", "--suite", "--runs"],
         "eval show": ["SUITE", "OVERRIDES", "-n"],

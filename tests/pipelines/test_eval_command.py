@@ -16,6 +16,8 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pipelines.checkpoints import identity_of
+from pipelines.evaluation import weights_digest
 from selfrefine.build import BuildSpec, build_model
 
 Take = Callable[[Path], dict[str, Any]]
@@ -183,13 +185,7 @@ def test_an_evaluation_that_is_killed_ends_the_same(
         resumed = real_children.trivium(*call, "--runs", tmp_path / "struck")
         assert resumed.code == 0, resumed.text
         ends = [snapshot(tmp_path / each) for each in ("struck", "whole")]
-        kept = [
-            {name: file for name, file in end.items() if "report" not in name and "seconds" not in name} for end in ends
-        ]
-        for end in kept:
-            for name in [name for name in end if "/shards/" in name]:
-                if not name.endswith("key.json"):
-                    end[name] = [{**json.loads(line), "seconds": 0} for line in end[name].splitlines()]
+        kept = [{name: file for name, file in end.items() if "report" not in name} for end in ends]
         assert kept[0] == kept[1]
         shutil.rmtree(tmp_path / "struck")
 
@@ -378,3 +374,49 @@ def test_a_split_and_what_a_run_says_of_it(real_children: Any, models: Path, tmp
     assert "with respect to this module graph" in said.text
     for kind in ("composable", "blocked"):
         assert f"accuracy {kind}: {kinds[kind]['value']:.3f}" in said.text
+
+
+def test_what_a_comparison_takes_from_another_run(
+    real_children: Any, models: Path, suite: Path, tmp_path: Path
+) -> None:
+    """New results there make it due again, answers scored again do not stand for the old, other problems are named
+    before anything is asked, and a suite that is not compared fails no requirement."""
+    runs, moving = tmp_path / "runs", tmp_path / "moving"
+    shutil.copytree(models / "second", moving)
+
+    def run(*arguments: object, **options: Any) -> Any:
+        return real_children.trivium("eval", *arguments, "--runs", runs, **options)
+
+    other = write(tmp_path / "other.yaml", tmp_path / "letters.jsonl", prompt={"after": "?"})
+    assert run(models / "first", "--suite", other).code == 0
+    assert run(moving, "--suite", suite, "--name", "base").code == 0
+    gate = run(models / "first", "--suite", suite, "--against", "base", "--require", "better")
+    assert gate.code in (0, 1) and "other" not in gate.text.partition("not better")[2], gate.text
+    first = result(runs, "eval-first")["comparisons"][0]["difference"]["estimate"]["value"]
+    assert first == pytest.approx(1 / 3)
+    shutil.rmtree(moving)
+    shutil.copytree(models / "first", moving)
+    assert run(moving, "--suite", suite, "--name", "base").code == 0
+    assert run("rescore", "base", "--strict", "boxed").code == 0
+    again = run(models / "first", "--suite", suite, "--against", "base")
+    assert again.code == 0, again.text
+    assert result(runs, "eval-first")["comparisons"][0]["difference"]["estimate"]["value"] == 0
+    fewer = run(
+        models / "first", "--suite", suite, "limit=10", "--against", "base", "--name", "fewer", fault="no model"
+    )
+    assert fewer.code == 2 and "20 problems are only in base/" in fewer.text, fewer.text
+    shutil.copytree(models / "second", tmp_path / "elsewhere/moving")
+    refused = run(tmp_path / "elsewhere/moving", "--suite", suite, "--name", "base")
+    assert refused.code == 2 and "give this run a --name of its own" in refused.text
+
+
+def test_a_base_that_is_trained_anew_makes_another_adapter(models: Path, tmp_path: Path) -> None:
+    base, adapter = Path(shutil.copytree(models / "first", tmp_path / "base")), tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    before = identity_of(str(adapter)), weights_digest(str(adapter))
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    after = identity_of(str(adapter)), weights_digest(str(adapter))
+    assert before[0] != after[0] and before[1] != after[1]
+    assert (identity_of("org/name"), weights_digest("org/name")) == ("org/name", None)
