@@ -134,7 +134,7 @@ def verdict(comparison: Comparison, seeds: int) -> str:
         return f"no interval: {comparison.difference.estimate.reason}"
     if low <= 0 <= high:
         detectable = comparison.difference.detectable
-        size = "" if detectable is None else f" (smallest detectable effect {100 * detectable:.1f} points)"
+        size = "" if not detectable else f" (smallest detectable effect {100 * detectable:.1f} points)"
         return f"no difference shown at this size{size}"
     if seeds < SEEDS_FOR_A_CLAIM:
         side = "above" if low > 0 else "below"

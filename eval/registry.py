@@ -29,6 +29,7 @@ def entries() -> Iterator[tuple[str, str]]:
     """(name, summary) of every suite, and of the family `rg:NAME`."""
     for name in names():
         yield name, find(name).summary
+    yield "lm-eval:TASK", "a generative task of lm-evaluation-harness, where it is installed"
     yield f"{PREFIX}NAME", f"{GYM_SIZE} problems of a dataset of reasoning-gym, graded by its scorer"
 
 

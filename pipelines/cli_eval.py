@@ -27,7 +27,7 @@ class _Group(TyperGroup):
 
 eval_app = typer.Typer(
     cls=_Group,
-    help="Measure checkpoints: trivium eval CHECKPOINT --suite NAME.",
+    help="Measure checkpoints: trivium eval CHECKPOINT --suite NAME; options: trivium eval ask --help.",
     no_args_is_help=True,
 )
 

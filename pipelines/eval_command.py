@@ -46,7 +46,7 @@ def recipe_of(
 
     Raises `RecipeError` with a line for each thing that is wrong, `RunError` where the run is of other checkpoints.
     """
-    chosen = [each.strip() for each in suites.split(",") if each.strip()]
+    chosen = list(dict.fromkeys(each.strip() for each in suites.split(",") if each.strip()))
     if not chosen:
         raise RecipeError("name what to measure: --suite NAME[,NAME]; `trivium eval suites` lists them")
     base = None if against is None or _run_of(against, runs) else against
@@ -54,7 +54,7 @@ def recipe_of(
     if base_label == label:
         base_label = f"{label}-base"
     # The base first: what is compared is the later one, with the first.
-    asked = ({base_label: base} if base and base_label else {}) | {label: checkpoint}
+    asked = ({base_label: _place(base)} if base and base_label else {}) | {label: _place(checkpoint)}
     data: dict[str, Any] = {"name": name or f"eval-{label}", "engine": {"kind": _engine(asked)}}
     stage: dict[str, Any] = {"checkpoints": asked, "k": _ks(ks)}
     if n is not None:
@@ -162,14 +162,17 @@ def _look(settings: StageSettings) -> Iterator[str]:
     problems = rows.problems[: stage.limit]
     refused = refused_golds(problems, load(file.reward), every=True)
     if refused:
-        shown = ", ".join(f"{problem} ({why})" for problem, why in refused[:3])
+        gold = {problem.id: problem.answer for problem in problems}
+        shown = ", ".join(f"{gold[problem]!r} of problem {problem} ({why})" for problem, why in refused[:3])
         raise TaskError(f"{name}: {len(refused)} gold answers are not accepted by {file.reward}: {shown}")
     for label, path in stage.checkpoints.items():
         _check_room(name, file, label, path, problems)
     asked = len(problems) * stage.samples * len(stage.checkpoints)
     lost = "".join(f", {number} left out: {reason}" for reason, number in rows.left_out.items())
     times = f"{stage.samples} answers × {len(stage.checkpoints)} checkpoints"
-    yield f"{name}: {len(problems)} problems × {times} = {asked}{lost}"
+    cells = 0 if stage.stress is None else len(stage.stress.grid().cells()) - 1
+    harder = f", and {len(problems) * cells * len(stage.checkpoints)} under stress" if cells else ""
+    yield f"{name}: {len(problems)} problems × {times} = {asked}{harder}{lost}"
 
 
 def _check_room(name: str, file: SuiteFile, label: str, path: str, problems: Sequence[Problem]) -> None:
@@ -264,6 +267,11 @@ def _ks(text: str) -> list[int]:
 def _run_of(name: str, runs: Path) -> Path | None:
     """The directory of a run of that name, or at that place."""
     return next((each for each in (runs / name, Path(name)) if (each / RECIPE_FILE).is_file()), None)
+
+
+def _place(path: str) -> str:
+    """One spelling for each local checkpoint, so that a second command knows it again."""
+    return str(Path(path).resolve()) if Path(path).exists() else path
 
 
 def _label(path: str) -> str:

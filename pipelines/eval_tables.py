@@ -37,7 +37,7 @@ def result_table(results: Sequence[Stored]) -> Table:
             tokens = "" if found["mean_tokens"] is None else f"{found['mean_tokens']:.0f}"
             more = [_percent(found["metrics"].get(name, {}).get("value")) for name in ks]
             table.add_row(
-                each.result["suite"]["name"], found["label"], str(each.result["problems"]["used"]),
+                each.result["suite"]["name"], found["label"], _used(each.result),
                 _percent(found["accuracy"]["value"]), _interval(found["accuracy"]), _percent(found["flexible"]),
                 *shares, tokens, *more,
             )  # fmt: skip
@@ -91,6 +91,11 @@ def flip_table(found: Sequence[Flips]) -> Table:
             str(len(pair.gained)), str(len(pair.lost)), Text(shown),
         )  # fmt: skip
     return table
+
+
+def _used(result: Mapping[str, Any]) -> str:
+    used, original = result["problems"]["used"], result["problems"]["original"]
+    return f"{used} of {original}" if result["partial"] else str(used)
 
 
 def _percent(value: float | None) -> str:
