@@ -226,9 +226,15 @@ def quote(settings: Mapping[str, Any], samples: int = 1) -> str:
         f"{settings['reward']['name']} v{settings['reward']['version']}, "
         f"strict extraction v{settings['extraction']['version']}",
         f"n={samples}",
-        " ".join([engine["kind"], *(f"{name}={value}" for name, value in engine.items() if name != "kind" and value)]),
+        " ".join(_of_engine(name, value) for name, value in engine.items() if value),
     ]
     return " · ".join(parts)
+
+
+def _of_engine(name: str, value: Any) -> str:
+    if name == "iterations":
+        return f"{value} iterations"
+    return str(value) if name in ("kind", "dtype") else f"{name}={value}"
 
 
 def numbers(report: Mapping[str, Any]) -> dict[str, Number]:
