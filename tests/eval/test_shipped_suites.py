@@ -26,7 +26,10 @@ from tasks.problem import Problem, column_names
 from tasks.registry import load
 from tasks.stamps import FOLDER
 
-KEYS = ["version", "summary", "data", "problems", "prompt", "answer", "reward", "also", "factors", "decoding", "published"]
+KEYS = [
+    *("version", "summary", "data", "problems", "prompt"),
+    *("answer", "reward", "also", "factors", "decoding", "published"),
+]
 TEXT, WHOLE = Value("string"), Value("int64")
 
 
