@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.sections import DataSettings
-from tasks import gym_package, reasoning_gym, registry
+from tasks import gym_package, packages, reasoning_gym, registry
 from tasks.gym_entry import packed, unpacked
 from tasks.problem import Problem, TaskError
 
@@ -146,11 +146,11 @@ def test_a_slice_and_the_fingerprints_of_a_section() -> None:
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    for each in (gym_package.directory, gym_package.modules, gym_package.outline):
+    for each in (packages.folder, gym_package.modules, gym_package.outline):
         each.cache_clear()
     try:
         with pytest.raises(TaskError, match=r"pip install 'trivium-reasoning\[reasoning-gym\]'"):
             registry.check_options("rg:countdown", {})
     finally:
-        for each in (gym_package.directory, gym_package.modules, gym_package.outline):
+        for each in (packages.folder, gym_package.modules, gym_package.outline):
             each.cache_clear()
