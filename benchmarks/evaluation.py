@@ -17,7 +17,7 @@ from eval.suite import Suite
 from selfrefine.build import BuildSpec, build_model
 from tasks.problem import Problem
 
-PROBLEMS = 512
+PROBLEMS = 256
 # Equal as they stand, equal only after computation, and wrong.
 ANSWERS = (r"\frac{1}{2}", r"\frac{2}{4}", r"\frac{2}{3}")
 DECODING = Decoding(max_new_tokens=64)
@@ -40,7 +40,7 @@ class Retold:
         self._engine.close()
 
 
-def ratios(directory: Path, rounds: int = 5) -> dict[str, float]:
+def ratios(directory: Path, rounds: int = 3) -> dict[str, float]:
     """Reward -> wall time of evaluation over that of generation alone, median of `rounds` taken in turn."""
     problems = [Problem(f"p{i}", f"What is half of {i} over {i}? " * 8, ANSWERS[0]) for i in range(1, PROBLEMS + 1)]
     spec = BuildSpec(architecture="llama", hidden_size=256, layers=4, heads=4, max_length=256)
