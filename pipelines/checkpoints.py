@@ -53,15 +53,20 @@ def checkpoints(context: StageContext) -> list[Checkpoint]:
 
 def engine_kind(path: str) -> str:
     """The engine that runs a checkpoint on any machine, by its config; one on the hub is taken for a causal model."""
-    directory = Path(path)
-    while is_adapter(directory):
-        directory = Path(base_of(directory))
-    config = directory / "config.json"
+    config = Path(root_of(path)) / "config.json"
     values = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
     if values.get("model_type") == REASONER:
         return "latent"
     causal = values.get("is_causal", values.get("text_config", {}).get("is_causal", True))
     return "transformers" if causal else "diffusion"
+
+
+def root_of(path: str) -> str:
+    """The model under a checkpoint's adapters: a directory, or a name on the hub."""
+    directory = Path(path)
+    while is_adapter(directory):
+        directory = Path(base_of(directory))
+    return str(directory)
 
 
 def layers_of(path: str) -> list[Path]:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from engines.checkpoint import base_of, is_adapter
-from pipelines.checkpoints import engine_kind
+from pipelines.checkpoints import engine_kind, root_of
 from pipelines.errors import RecipeError, RunError
 from pipelines.evaluation import Stored, stored
 from pipelines.plan import legs, plan
@@ -188,7 +187,7 @@ def _check_room(name: str, file: SuiteFile, label: str, path: str, problems: Seq
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(_base(path))
+        config = AutoConfig.from_pretrained(root_of(path))
     except (OSError, ValueError):
         return  # a class with code of its own, which a plan does not run
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
@@ -204,13 +203,6 @@ def _check_room(name: str, file: SuiteFile, label: str, path: str, problems: Seq
             f"{file.decoding.max_new_tokens} is more than the context of {label}, {context}; lower "
             "suite.decoding.max_new_tokens"
         )
-
-
-def _base(path: str) -> str:
-    directory = Path(path)
-    while is_adapter(directory):
-        directory = Path(base_of(directory))
-    return str(directory)
 
 
 def _recipe(data: dict[str, Any]) -> Recipe:

@@ -201,14 +201,15 @@ class EvaluateStage(DataStageSettings):
                 f"{len(refused)} of {len(problems)} gold answers are not accepted by their own reward {suite.reward}, "
                 f"such as that of problem {refused[0][0]} ({refused[0][1]}); mend the data or name another reward"
             )
+        settings = suite.settings(problems)
         others = self._others(suite.name)
-        check_comparable(suite.settings(problems), [problem.id for problem in problems], others, self.allow)
+        check_comparable(settings, [problem.id for problem in problems], others, self.allow)
         harder = None if self.stress is None else made_harder(context, self.stress, problems)
         results = []
         with context.progress(len(problems) * self.samples * len(found), "answering") as bar:
             for checkpoint in found:
                 trials = ask(context, checkpoint, suite, grader, problems, self.samples, self.chunk, bar.advance)
-                results.append(Evaluated(checkpoint.name, suite.settings(problems), trials))
+                results.append(Evaluated(checkpoint.name, settings, trials))
         baseline = asdict(constant_baseline(problems))
         provenance = provenance_of(suite, problems, found, self.samples, context.seed, context.recipe.engine)
         seen = overlap_of(context.recipe, problems)
@@ -218,7 +219,7 @@ class EvaluateStage(DataStageSettings):
             stressed = put_under_stress(context, harder, found, suite, grader, results, self.chunk)
             more["stress"] = {"reports": stressed.reports, "dropped": stressed.dropped}
             said += stressed.warnings
-        report = self._report(context, found, suite.settings(problems), baseline, results, provenance, more)
+        report = self._report(context, found, settings, baseline, results, provenance, more)
         return _said(report, len(problems), rows.left_out, said)
 
     def _run_bridged(self, context: StageContext, found: Sequence[Checkpoint]) -> StageResult:
