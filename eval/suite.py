@@ -13,6 +13,7 @@ from typing import Any
 from engines.base import Decoding, Message, turns
 from eval import extract
 from eval.extract import Forms
+from eval.protocol import NOTHING, Protocol
 from rewards import registry
 from tasks.problem import Problem
 
@@ -28,7 +29,8 @@ class Suite:
     `data` and `engine` describe where the problems come from and what generates, in JSON values; the suite does not
     look into them. `system` is the system prompt (None: none is sent); `prefix` and `suffix` are put around each
     question. `also` are further rewards that are shown and decide nothing; `factors` are columns of the problems that
-    scores are broken down by, beside their kind. `version` is that of a suite file.
+    scores are broken down by, beside their kind. `version` is that of a suite file. `protocol` are further numbers that
+    the suite is reported by.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Suite:
     also: tuple[str, ...] = ()
     factors: tuple[str, ...] = ()
     version: int | None = None
+    protocol: Protocol = NOTHING
     data: Mapping[str, Any] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
 
@@ -57,6 +60,8 @@ class Suite:
             "also": {name: registry.entry(name).version for name in self.also},
             "engine": dict(self.engine),
         }
+        if self.protocol != NOTHING:
+            values["protocol"] = self.protocol.model_dump(mode="json", exclude_defaults=True)
         kept: dict[str, Any] = json.loads(json.dumps(values))  # as they will be read back: tuples are lists there
         return kept
 

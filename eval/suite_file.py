@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from engines.base import Decoding
 from engines.spelling import did_you_mean
 from eval.extract import Forms, check_forms
+from eval.protocol import NOTHING, Protocol
 from eval.suite import Suite
 from tasks.problem import Rows, TaskError
 from tasks.registry import check, check_options, load
@@ -58,6 +59,7 @@ class SuiteFile(_Section):
     also: tuple[str, ...] = Field((), description="further rewards, which are shown and decide nothing")
     factors: tuple[str, ...] = Field((), description="columns of the problems that scores are broken down by")
     decoding: Decoding = Decoding()
+    protocol: Protocol = NOTHING
     published: Published | None = None
 
     @field_validator("data")
@@ -102,6 +104,7 @@ class SuiteFile(_Section):
             also=self.also,
             factors=self.factors,
             version=self.version,
+            protocol=self.protocol,
             data={**self.data, "original": problems},
             engine=engine,
         )
@@ -111,6 +114,8 @@ class SuiteFile(_Section):
         """Of all that can change a number: 12 hexadecimal digits."""
         values = self.model_dump(mode="json", exclude={"summary", "published"})
         values["decoding"], values["answer"] = asdict(self.decoding), asdict(self.answer)
+        if self.protocol == NOTHING:
+            del values["protocol"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from eval.estimators import metrics_at, over_problems, pass_at_k
 from eval.phases import PHASES, Phase, first_failures
+from eval.protocol import NOTHING, Measure, Protocol, measures
 from eval.stats import DRAWS, Estimate
 from eval.tally import Group, Tally, by_answer, by_problem, tally
 from eval.trial import Trial, count_outcomes
@@ -54,6 +55,8 @@ class Summary:
     """`factors["kind"]`."""
     factors: Mapping[str, Mapping[str, Estimate]]
     """Accuracy by each factor: key -> value -> over the trials that have it."""
+    protocol: Sequence[Measure]
+    """What the suite is reported by beside accuracy."""
     warnings: tuple[str, ...]
 
 
@@ -72,6 +75,7 @@ def summarise(
     samples: int | None = None,
     group: Group = by_answer,
     phases: Sequence[str] = PHASES,
+    protocol: Protocol = NOTHING,
     draws: int = DRAWS,
 ) -> Summary:
     """The numbers of one checkpoint.
@@ -81,6 +85,7 @@ def summarise(
         samples: trials that were asked for of each problem; None: as many as the problem with the most has.
         group: which answers are equal, for maj@k.
         phases: their order, where trials have checks.
+        protocol: the further numbers that are wanted.
 
     Raises:
         ValueError: there are no trials, or they have several labels.
@@ -117,6 +122,7 @@ def summarise(
         phases=first_failures(trials, phases),
         kinds=factors.get("kind", {}),
         factors=factors,
+        protocol=measures(trials, protocol, draws=draws),
         warnings=(
             *_of_accuracy(accuracy),
             *_of_samples(problems, asked),

@@ -26,9 +26,10 @@ def result_table(results: Sequence[Stored]) -> Table:
     ks = sorted(
         {name for each in results for found in each.result["checkpoints"] for name in found["metrics"]} - {"pass@1"}
     )
+    reported = any(found.get("protocol") for each in results for found in each.result["checkpoints"])
     table = new_table(
         "suite", "checkpoint", "problems", "%", "95 %", "flexible %", "unparsed %", "truncated %", "ungraded %",
-        "tokens", *(f"{name} %" for name in ks), right=8 + len(ks),
+        "tokens", *(f"{name} %" for name in ks), *(["reported by"] if reported else []), right=8 + len(ks),
     )  # fmt: skip
     for each in results:
         for found in each.result["checkpoints"]:
@@ -39,7 +40,7 @@ def result_table(results: Sequence[Stored]) -> Table:
             table.add_row(
                 each.result["suite"]["name"], found["label"], _used(each.result),
                 _percent(found["accuracy"]["value"]), _interval(found["accuracy"]), _percent(found["flexible"]),
-                *shares, tokens, *more,
+                *shares, tokens, *more, *([_reported(found)] if reported else []),
             )  # fmt: skip
     return table
 
@@ -96,6 +97,16 @@ def flip_table(found: Sequence[Flips]) -> Table:
 def _used(result: Mapping[str, Any]) -> str:
     used, original = result["problems"]["used"], result["problems"]["original"]
     return f"{used} of {original}" if result["partial"] else str(used)
+
+
+def _reported(found: Mapping[str, Any]) -> str:
+    """The numbers of the suite's protocol: percent, or points of the most there are."""
+    shown = []
+    for each in found.get("protocol", ()):
+        value = each["estimate"]["value"]
+        number = "unknown" if value is None else f"{each['full'] * value:.1f}"
+        shown.append(f"{each['name']} {number}" + ("" if each["full"] == 100 else f" of {each['full']:.0f}"))
+    return ", ".join(shown)
 
 
 def _percent(value: float | None) -> str:

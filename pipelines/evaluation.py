@@ -128,6 +128,7 @@ def result_of(
         CompareError: they differ in other settings, or in their problems.
     """
     from eval.compare import adjust, compare
+    from eval.protocol import read_protocol
     from eval.suite import digest
     from eval.summary import summarise
     from eval.tally import by_answer, group_of
@@ -152,7 +153,10 @@ def result_of(
                 **{name: value for name, value in asdict(each).items() if name != "mean_seconds"},
                 "file": f"{each.label}/{TRIALS_FILE}",
             }
-            for each in (summarise(result.trials, ks=ks, samples=samples, group=group) for result in results)
+            for each in (
+                summarise(result.trials, ks=ks, samples=samples, group=group, protocol=read_protocol(settings))
+                for result in results
+            )
         ],
         "comparisons": [
             _comparison(each, because, allow) for each, because in zip(adjust(compared), roles, strict=True)

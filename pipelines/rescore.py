@@ -117,6 +117,7 @@ def suite_of(settings: Mapping[str, Any], reward: str | None = None, forms: Mapp
     """The suite that stored settings are of, with another reward or other forms of the answer where these are given."""
     from engines.base import Decoding
     from eval.extract import Forms, check_forms
+    from eval.protocol import read_protocol
     from eval.suite import Suite
 
     known = {field.name for field in fields(Forms)}
@@ -136,6 +137,7 @@ def suite_of(settings: Mapping[str, Any], reward: str | None = None, forms: Mapp
         forms=chosen,
         also=tuple(settings["also"]),
         version=settings["version"],
+        protocol=read_protocol(settings),
         data={key: value for key, value in settings["data"].items() if key not in ("problems", "sha")},
         engine=settings["engine"],
     )

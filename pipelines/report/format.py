@@ -46,9 +46,9 @@ def interval_points(estimate: Mapping[str, Any]) -> Markup:
     return _interval(estimate, points)
 
 
-def interval_decimal(estimate: Mapping[str, Any]) -> Markup:
-    """[low, high] of a ratio."""
-    return _interval(estimate, decimal)
+def interval_decimal(estimate: Mapping[str, Any], digits: int = 2) -> Markup:
+    """[low, high] of a ratio, or of points."""
+    return _interval(estimate, lambda value: decimal(value, digits))
 
 
 def _interval(estimate: Mapping[str, Any], written: Callable[[float | None], Markup]) -> Markup:

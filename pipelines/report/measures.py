@@ -74,6 +74,15 @@ class Measures:
         return max((each["samples"] for each in self.result["checkpoints"]), default=1)
 
     @property
+    def protocol(self) -> list[tuple[str, float, list[Mapping[str, Any]]]]:
+        """What the benchmark is reported by: a name, its full mark, and each checkpoint's estimate in marks."""
+        by_checkpoint = [each.get("protocol", ()) for each in self.result["checkpoints"]]
+        return [
+            (row[0]["name"], row[0]["full"], [_in_marks(each["estimate"], each["full"]) for each in row])
+            for row in zip(*by_checkpoint, strict=True)
+        ]
+
+    @property
     def phases(self) -> list[str]:
         """Those that a trial may fail in, in order."""
         names = (phase["name"] for each in self.result["checkpoints"] for phase in each["phases"])
@@ -83,6 +92,11 @@ class Measures:
     def repeated(self) -> bool:
         """Whether any answer is right more than once: of puzzles, each has its own, and a constant says nothing."""
         return _repeated(self.result)
+
+
+def _in_marks(estimate: Mapping[str, Any], full: float) -> Mapping[str, Any]:
+    known = {key: full * estimate[key] for key in ("value", "low", "high") if estimate[key] is not None}
+    return {**estimate, **known}
 
 
 def measure_all(evaluations: Sequence[Stored]) -> list[Measures]:

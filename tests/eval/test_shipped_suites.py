@@ -28,7 +28,7 @@ from tasks.stamps import FOLDER
 
 KEYS = [
     *("version", "summary", "data", "problems", "prompt"),
-    *("answer", "reward", "also", "factors", "decoding", "published"),
+    *("answer", "reward", "also", "factors", "decoding", "protocol", "published"),
 ]
 TEXT, WHOLE = Value("string"), Value("int64")
 

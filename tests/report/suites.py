@@ -145,6 +145,7 @@ def _write_suite(folder: Path, name: str, size: int) -> tuple[Path, dict[str, st
                 "answer": {"strict": "hash", "flexible": "last_number"},
                 "decoding": {"max_new_tokens": 512, "temperature": 0.7},
                 **({"published": published} if name == "sums" else {}),
+                **({"protocol": {"points": {"first": ["level 1", "level 2"]}}} if name == "words" else {}),
             }
         )
     )

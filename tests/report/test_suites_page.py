@@ -19,6 +19,8 @@ from eval.stress.report import stress_report
 from eval.tally import by_problem, tally
 from eval.trial import Trial, read
 from pipelines.errors import RunError
+from pipelines.eval_tables import result_table
+from pipelines.evaluation import stored
 from pipelines.report import write_report
 from pipelines.report.breakdown import by_length
 from pipelines.report.measures import Measures, measure_all, metric_curve
@@ -96,6 +98,24 @@ def test_metrics_and_phases_are_those_of_the_json(page: Page, results: dict[str,
             assert numbers == [
                 value for phase in each["phases"] for value in (phase["share"], phase["failed"], phase["reached"])
             ]
+
+
+def test_points_are_those_of_the_json(page: Page, results: dict[str, Any]) -> None:
+    _, (texts, numbers) = page.tables["protocol-3"]
+    measures = [each["protocol"][0] for each in results["words"]["checkpoints"]]
+    assert [measure["full"] for measure in measures] == [400, 400] and texts[0].startswith("first of")
+    assert numbers == [400, *(400 * value for each in measures for value in numbers_of(each["estimate"]))]
+    assert not any(key.startswith("protocol") and key != "protocol-3" for key in page.tables)
+
+
+def test_points_stand_in_the_terminal(suites_run: Path, results: dict[str, Any]) -> None:
+    table = result_table(stored(suites_run))
+    suites, labels, reported = (list(table.columns[place].cells) for place in (0, 1, -1))
+    cells = dict(zip(zip(suites, labels, strict=True), reported, strict=True))
+    for each in results["words"]["checkpoints"]:
+        points = 400 * each["protocol"][0]["estimate"]["value"]
+        assert cells["words", each["label"]] == f"first {points:.1f} of 400"
+    assert cells["sums", "base"] == ""
 
 
 def test_factors_are_those_of_the_json(page: Page, results: dict[str, Any]) -> None:

@@ -1,0 +1,123 @@
+"""Numbers beside accuracy that a benchmark is reported by: F1 of the yes answers, points for pairs of questions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from eval.stats import DRAWS, Estimate, Floats, function_interval
+from eval.tally import by_problem
+from eval.trial import Trial
+from rewards.normalise import normalise
+
+PERCENT = 100.0
+POINTS_A_KIND = 200.0
+"""Of a kind of questions: 100 for its accuracy and 100 for the share of its pairs with both answers right."""
+
+
+class Protocol(BaseModel):
+    """Which of these a suite is reported by."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    yes_no: bool = Field(False, description="F1, precision and recall of `yes`, and its share; means over the kinds")
+    points: Mapping[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="a name, and the kinds whose points are added up under it"
+    )
+
+
+NOTHING = Protocol()
+"""Of a suite that is reported by accuracy alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """`estimate` is a share of `full`: 100 for percent, else the most points that there are."""
+
+    name: str
+    estimate: Estimate
+    full: float
+
+
+def measures(trials: Sequence[Trial], protocol: Protocol, *, draws: int = DRAWS) -> list[Measure]:
+    """What one checkpoint's trials add up to under the protocol; intervals by cluster, ungraded trials left out."""
+    graded = [trial for trial in trials if trial.outcome != "ungraded"]
+    found = _yes_no(graded, draws) if protocol.yes_no else []
+    return found + [_points(name, kinds, graded, draws) for name, kinds in protocol.points.items()]
+
+
+def _yes_no(trials: Sequence[Trial], draws: int) -> list[Measure]:
+    """As POPE reports it (arXiv 2305.10355), `yes` being the positive class, but that an answer that is neither yes nor
+    no is neither: POPE's script takes all without a "no" for a yes."""
+    kinds = sorted({trial.factors.get("kind", "") for trial in trials})
+    rows, clusters = [], []
+    for each in by_problem(trials).values():
+        row = np.zeros((len(kinds), 4))
+        for trial in each:
+            said = normalise(trial.extract.strict or "") == "yes"
+            true = normalise(trial.gold or "") == "yes"
+            row[kinds.index(trial.factors.get("kind", ""))] += np.array([said and true, said, true, 1]) / len(each)
+        rows.append(row.ravel())
+        clusters.append(each[0].cluster)
+
+    def of(ratio: Callable[[Floats], tuple[Floats, Floats]]) -> Callable[[Floats], Floats]:
+        def mean(means: Floats) -> Floats:
+            over, under = ratio(means.reshape(len(means), len(kinds), 4))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                shares: Floats = (over / under).mean(1)
+            return shares
+
+        return mean
+
+    ratios: dict[str, tuple[Callable[[Floats], tuple[Floats, Floats]], str]] = {
+        "F1": (lambda m: (2 * m[..., 0], m[..., 1] + m[..., 2]), "a kind has no yes, neither said nor true"),
+        "precision": (lambda m: (m[..., 0], m[..., 1]), "yes was never said to a kind"),
+        "recall": (lambda m: (m[..., 0], m[..., 2]), "yes is never true of a kind"),
+        "yes": (lambda m: (m[..., 1], m[..., 3]), "a kind has no trial"),
+    }
+    table = np.reshape(rows, (len(rows), 4 * len(kinds)))
+    return [
+        Measure(name, function_interval(table, clusters, of(ratio), undefined, draws=draws), PERCENT)
+        for name, (ratio, undefined) in ratios.items()
+    ]
+
+
+def _points(name: str, kinds: Sequence[str], trials: Sequence[Trial], draws: int) -> Measure:
+    """MME's points (arXiv 2306.13394): for each kind, accuracy and the share of clusters (an image's questions) that
+    are right throughout, in percent, added up. Each sample is a pass over the questions of its own."""
+    full = POINTS_A_KIND * len(kinds)
+    sheets: dict[tuple[str, str], dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for trial in trials:
+        kind = trial.factors.get("kind", "")
+        if kind in kinds:
+            sheets[kind, trial.cluster][trial.sample].append(trial.outcome == "correct")
+    missing = [kind for kind in kinds if not any(kind == each for each, _ in sheets)]
+    if missing:
+        return Measure(
+            name, Estimate(None, None, None, None, 0, 0, None, reason=f"not asked: {', '.join(missing)}"), full
+        )
+    table = np.zeros((len(sheets), len(kinds), 4))
+    for row, ((kind, _), samples) in enumerate(sheets.items()):
+        answers = [right for each in samples.values() for right in each]
+        whole = [all(each) for each in samples.values()]
+        table[row, kinds.index(kind)] = sum(answers), len(answers), sum(whole), len(whole)
+
+    def share(means: Floats) -> Floats:
+        cells = means.reshape(len(means), len(kinds), 4)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found: Floats = (cells[..., 0] / cells[..., 1] + cells[..., 2] / cells[..., 3]).mean(1) / 2
+        return found
+
+    clusters = [cluster for _, cluster in sheets]
+    flat = table.reshape(len(sheets), -1)
+    return Measure(name, function_interval(flat, clusters, share, "a kind has no trial", draws=draws), full)
+
+
+def read_protocol(settings: Mapping[str, Any]) -> Protocol:
+    """The protocol in a suite's stored settings, which have none where a suite has none."""
+    return Protocol.model_validate(settings.get("protocol", {}))
