@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from engines.settings import EngineSettings
 from selfrefine.build import BuildSpec
 from tasks.registry import check_options
+from tasks.remote import identity, is_url
 
 if TYPE_CHECKING:
     from tasks.problem import Rows
@@ -56,7 +57,11 @@ class ModelSettings(BaseModel):
 
 
 class DataSettings(BaseModel):
-    """A slice of a task. Keys beside these are the task's own (columns, a folder, …) and checked by it."""
+    """A slice of a task. Keys beside these are the task's own (columns, a folder, …) and checked by it.
+
+    Files and folders may be URLs that fsspec knows, such as `s3://bucket/data.jsonl` (extra `s3`) or `https://…`: they
+    are copied once into `~/.cache/trivium/data`, and anew when they change.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -90,11 +95,11 @@ class DataSettings(BaseModel):
         return columns(self.task, self.split, **(self.model_extra or {}))
 
     def files(self) -> dict[str, str]:
-        """Fingerprints of the local files and directories it names."""
-        texts = {
-            key: Path(value).expanduser() for key, value in (self.model_extra or {}).items() if isinstance(value, str)
-        }
-        return {key: fingerprint(path) for key, path in texts.items() if path.exists()}
+        """Fingerprints of the files and directories it names, local ones and those at URLs. Raises `TaskError`."""
+        texts = {key: value for key, value in (self.model_extra or {}).items() if isinstance(value, str)}
+        paths = {key: Path(value).expanduser() for key, value in texts.items() if not is_url(value)}
+        local = {key: fingerprint(path) for key, path in paths.items() if path.exists()}
+        return local | {key: identity(value) for key, value in texts.items() if is_url(value)}
 
 
 def engine_fields(kind: str) -> frozenset[str]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from engines.spelling import did_you_mean
 from tasks.gym_package import PREFIX
 from tasks.problem import Rows, TaskError
+from tasks.remote import here
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +79,18 @@ def load(task: str, split: str = "train", skip: int = 0, take: int | None = None
 
     The slice counts images where the task has images, else problems: the questions of one image stay together. Images
     come in an order that the task fixes, so that `take: 400` and `skip: 400` part a split in two. The images of the
-    slice, and no others, are then decoded; rows with one that cannot be used are counted by reason.
+    slice, and no others, are then decoded; rows with one that cannot be used are counted by reason. What options name
+    by a URL is fetched first (`tasks.remote`).
     """
     from tasks.images import without_bad_images
 
     check_options(task, options)
     make = function(task, "load")
     assert make is not None
-    rows: Rows = make(split, **options)
     what = f"{task}, split {split}"
-    return without_bad_images(_cut(rows, skip, take, what), what)
+    with _at_hand(options) as local:
+        rows: Rows = make(split, **local)
+        return without_bad_images(_cut(rows, skip, take, what), what)
 
 
 def makes_problems(task: str) -> bool:
@@ -123,18 +127,33 @@ def check(task: str, split: str = "train", skip: int = 0, take: int | None = Non
     Returns a line on what could not be looked at, None where all was. Raises `TaskError` for what cannot be loaded.
     """
     look, count = function(task, "check"), function(task, "count")
-    found: str | None = look(split, **options) if look else None
-    if count and (skip or take):
-        units = getattr(importlib.import_module(entry(task).module), "UNITS", "images")
-        _check_slice(skip, take, count(split, **options), f"{task}, split {split}", units)
+    with _at_hand(options) as local:
+        found: str | None = look(split, **local) if look else None
+        if count and (skip or take):
+            units = getattr(importlib.import_module(entry(task).module), "UNITS", "images")
+            _check_slice(skip, take, count(split, **local), f"{task}, split {split}", units)
     return found
 
 
 def columns(task: str, split: str = "train", **options: Any) -> frozenset[str] | None:
     """The names of the `columns` that its problems have; None where that is not known before they are loaded."""
     names = function(task, "columns")
-    found: frozenset[str] | None = names(split, **options) if names else None
+    with _at_hand(options) as local:
+        found: frozenset[str] | None = names(split, **local) if names else None
     return found
+
+
+@contextmanager
+def _at_hand(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The options with local copies of what is at URLs; errors speak of the URLs."""
+    local, urls = here(options)
+    try:
+        yield local
+    except TaskError as error:
+        text = str(error)
+        for copy, url in urls.items():
+            text = text.replace(copy, url)
+        raise TaskError(text) from error
 
 
 def _cut(rows: Rows, skip: int, take: int | None, what: str) -> Rows:
