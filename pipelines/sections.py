@@ -58,7 +58,6 @@ class ModelSettings(BaseModel):
 
 class DataSettings(BaseModel):
     """A slice of a task. Keys beside these are the task's own (columns, a folder, …) and checked by it.
-
     Files and folders may be URLs that fsspec knows, such as `s3://bucket/data.jsonl` (extra `s3`) or `https://…`: they
     are copied once into `~/.cache/trivium/data`, and anew when they change.
     """
