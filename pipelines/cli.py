@@ -58,12 +58,14 @@ def run(
 ) -> None:
     """Run a recipe, or go on with it. Stages that are up to date are skipped."""
     with one_line():
+        from pipelines.mirror import fetch_run
         from pipelines.plan import Selection
         from pipelines.recipe import load_recipe
 
         resolved = load_recipe(recipe, overrides or [])
         selection = Selection(only, start, until)
         if plan:
+            fetch_run(runs / resolved.name)
             _plan(resolved, runs / resolved.name, selection)
         else:
             _run(resolved, runs / resolved.name, selection)
@@ -145,10 +147,13 @@ def convert(
 def report(run: RunName, runs: Runs = Path("runs")) -> None:
     """Write report.html anew from whatever the run has finished."""
     with one_line():
+        from pipelines.mirror import publish_run
         from pipelines.report import write_report
         from pipelines.store import find_run
 
-        typer.echo(write_report(find_run(run, runs).directory))
+        found = find_run(run, runs).directory
+        typer.echo(write_report(found))
+        publish_run(found)
 
 
 @app.command()

@@ -102,6 +102,7 @@ def eval_rescore(
     with one_line():
         from pipelines.errors import RunError
         from pipelines.eval_tables import moved_table
+        from pipelines.mirror import publish_run
         from pipelines.report import write_report
         from pipelines.rescore import rescore
         from pipelines.store import find_run
@@ -114,6 +115,7 @@ def eval_rescore(
             show(moved_table(each))
             typer.echo(f"written: {each.directory}")
         typer.echo(f"report: {write_report(found.directory)}")
+        publish_run(found.directory)
 
 
 @eval_app.command("split")

@@ -12,6 +12,7 @@ import yaml
 from pipelines.checkpoints import engine_kind, root_of
 from pipelines.errors import RecipeError, RunError
 from pipelines.evaluation import Stored, stored
+from pipelines.mirror import fetch_run
 from pipelines.plan import legs, plan
 from pipelines.recipe import Recipe, validate
 from pipelines.runner import RECIPE_FILE, Say
@@ -73,6 +74,7 @@ def recipe_of(
         each["name"] = _stage_name(each["suite"], of_suites)
     recipe = _recipe({**data, "stages": [*stages, {"kind": "report"}]})
     names = [str(each["name"]) for each in stages]
+    fetch_run(runs / recipe.name)
     return _with_earlier(recipe, runs / recipe.name, asked), names
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipelines.files import remove, sweep, write_json, write_text
 from pipelines.lock import locked
 from pipelines.manifest import ATTEMPT_FILE, MANIFEST_FILE, Manifest, output_files
 from pipelines.metrics import METRICS_FILE, Metrics
+from pipelines.mirror import Mirror, mirror_of
 from pipelines.plan import Selection, Step, legs, plan, read_by
 from pipelines.recipe import Recipe
 from pipelines.shards import KEY_FILE
@@ -32,6 +34,9 @@ def run(recipe: Recipe, root: Path, selection: Selection, say: Say) -> None:
 
     Raises `RecipeError` before anything is written, `RunError` for what the user can mend, `Interrupted` after Ctrl-C.
     """
+    mirror = mirror_of(root)
+    if mirror is not None:
+        mirror.pull()
     parts = legs(recipe, root)
     selected = selection.of(parts)
     due = [step for step in plan(parts) if step.reason and step.leg.label + step.link.name in selected]
@@ -43,17 +48,19 @@ def run(recipe: Recipe, root: Path, selection: Selection, say: Say) -> None:
     except OSError as error:
         raise RunError(f"{root}: cannot be made ({error.strerror}); choose another place with --runs DIR") from None
     stop = Stop()
-    with locked(root), polite_signals(stop):
+    with locked(root), nullcontext() if mirror is None else mirror.held(say), polite_signals(stop):
         sweep(root)
         _write_once(root / RECIPE_FILE, recipe.to_yaml())
         made: dict[str, Step] = {}
         for leg in parts:
             leg.directory.mkdir(exist_ok=True)
             for step in leg.steps(made):
-                _bring_up_to_date(step, made, leg.label + step.link.name in selected, stop, say)
+                _bring_up_to_date(step, made, leg.label + step.link.name in selected, stop, say, mirror)
 
 
-def _bring_up_to_date(step: Step, made: dict[str, Step], selected: bool, stop: Stop, say: Say) -> None:
+def _bring_up_to_date(
+    step: Step, made: dict[str, Step], selected: bool, stop: Stop, say: Say, mirror: Mirror | None
+) -> None:
     name = step.leg.label + step.link.name
     reason = step.reason
     if selected and reason is None:
@@ -66,6 +73,8 @@ def _bring_up_to_date(step: Step, made: dict[str, Step], selected: bool, stop: S
         if stop.requested:
             raise Interrupted(f"before {name}")
         say(f"{name}: {reason}")
+        if mirror is not None:
+            mirror.begin(step.directory)
         try:
             manifest = run_step(step, made, stop)
         except Exception as error:
@@ -73,6 +82,8 @@ def _bring_up_to_date(step: Step, made: dict[str, Step], selected: bool, stop: S
             if message is None:
                 raise
             raise RunError(f"{name}: {message}") from error
+        if mirror is not None:
+            mirror.push(step.directory)
         for warning in manifest.warnings:
             say(f"{name}: warning: {warning}")
         say(f"{name}: done, {_summary(manifest)}")

@@ -10,6 +10,7 @@ import yaml
 
 from pipelines.errors import RunError
 from pipelines.manifest import MANIFEST_FILE, Manifest
+from pipelines.mirror import fetch_run, names_at
 from pipelines.runner import RECIPE_FILE
 from pipelines.source import flatten, nearest
 
@@ -39,6 +40,8 @@ def read_run(directory: Path) -> StoredRun:
 
 def find_run(run: str, runs: Path) -> StoredRun:
     """The run of that path, or of that name under `runs`. Raises `RunError` with the nearest name."""
+    if run in names_at(runs):
+        fetch_run(runs / run)
     for directory in (runs / run, Path(run)):
         if (directory / RECIPE_FILE).is_file():
             return read_run(directory)
@@ -48,6 +51,8 @@ def find_run(run: str, runs: Path) -> StoredRun:
 
 def list_runs(runs: Path) -> list[StoredRun]:
     """All runs under a directory, by name."""
+    for name in names_at(runs):
+        fetch_run(runs / name)
     return [read_run(path.parent) for path in sorted(runs.glob(f"*/{RECIPE_FILE}"))]
 
 

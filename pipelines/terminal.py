@@ -14,7 +14,21 @@ import typer
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
 
-Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs are kept.")]
+
+def _runs(place: str | Path) -> Path:
+    """Where runs are kept: a folder, or the working copy of a URL."""
+    from tasks.remote import is_url
+
+    if not is_url(place):
+        return Path(place)
+    from pipelines.mirror import working_copy
+
+    return working_copy(str(place))
+
+
+Runs = Annotated[
+    Path, typer.Option("--runs", metavar="DIR", parser=_runs, help="Where runs are kept: a folder, or a URL.")
+]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its directory.")]
 
 

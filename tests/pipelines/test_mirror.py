@@ -1,0 +1,201 @@
+"""Runs that are kept at a URL: killed drivers, other machines, broken lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from pipelines.errors import RunError
+from pipelines.manifest import MANIFEST_FILE
+from pipelines.mirror import Mirror, mirror_of, working_copy
+from tests.pipelines.test_survival import CHILD, wait_for, write_recipe
+
+Take = Callable[[Path], dict[str, Any]]
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    store = fsspec.filesystem("memory")
+    yield store
+    store.store.clear()
+
+
+def trivium(cache: Path, *arguments: object, interval: float = 0.2) -> subprocess.Popen[str]:
+    """The command on a machine whose working copies are in `cache`, with an eager mirror."""
+    eager = f"import pipelines.mirror as m; m.Mirror.__init__.__defaults__ = ({interval},)"
+    start = f"import sys, runpy; sys.argv = ['child.py', 'trivium', *{[str(each) for each in arguments]!r}]"
+    path = f"sys.path.insert(0, {str(Path.cwd())!r})"
+    code = f"{start}; {path}; {eager}; runpy.run_path({str(CHILD)!r}, run_name='__main__')"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=os.environ | {"XDG_CACHE_HOME": str(cache)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def finish(child: subprocess.Popen[str]) -> str:
+    text, _ = child.communicate(timeout=120)
+    assert child.returncode == 0, text
+    return text
+
+
+def copy_in(cache: Path) -> Path:
+    return next(cache.glob("trivium/runs/*/toy"))
+
+
+def test_another_machine_goes_on_where_a_killed_driver_was(bucket: Any, snapshot: Take, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    recipe = write_recipe(tmp_path, diary=str(diary), seconds=1.0)
+    finish(trivium(tmp_path / "whole", "run", recipe, "--runs", tmp_path / "undisturbed"))
+    chunks = Counter(diary.read_text().splitlines())
+    diary.unlink()
+
+    command = ("run", recipe, "--runs", "s3://lab/runs")
+    first = trivium(tmp_path / "one", *command)
+    wait_for(lambda: "lab/runs/toy/grow/measured/000000.jsonl" in there(bucket))
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    shutil.rmtree(tmp_path / "one")  # the machine is gone
+    assert "died; going on with what it left" in finish(trivium(tmp_path / "two", *command))
+    done = Counter(diary.read_text().splitlines())
+    assert done.keys() == chunks.keys() and sum(done.values()) <= sum(chunks.values()) + 2
+    assert done["grow 0"] == 1, "a chunk that was up was done again"
+    expected = snapshot(tmp_path / "undisturbed" / "toy")
+    assert snapshot(copy_in(tmp_path / "two")) == expected
+
+    diary.unlink()
+    text = finish(trivium(tmp_path / "three", *command))
+    assert text.count("up to date") == 4 and not diary.exists()
+    assert snapshot(copy_in(tmp_path / "three")) == expected
+    assert "toy" in finish(trivium(tmp_path / "four", "runs", "list", "--runs", "s3://lab/runs"))
+    assert not [name for name in there(bucket) if ".partial" in name or name.endswith("lock")]
+
+
+def there(bucket: Any) -> list[str]:
+    bucket.invalidate_cache()
+    found: list[str] = bucket.find("lab/runs")
+    return found
+
+
+def test_a_second_driver_is_refused(bucket: Any, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, seconds=2.0)
+    command = ("run", recipe, "--runs", "s3://lab/runs")
+    first = trivium(tmp_path / "one", *command)
+    wait_for(lambda: "lab/runs/toy/lock" in there(bucket))
+    second = trivium(tmp_path / "two", *command)
+    text, _ = second.communicate(timeout=60)
+    assert second.returncode == 2 and "s3://lab/runs/toy is in use by process" in text, text
+    finish(first)
+
+
+def stage(directory: Path, rows: str, started: str = "2026-01-01T00:00:00+00:00") -> None:
+    """A finished stage of one file."""
+    from pipelines import machine
+    from pipelines.manifest import Manifest, output_files
+
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "rows.json").write_text(rows)
+    Manifest(
+        stage=directory.name, kind="sow", digest="0", source={}, inputs={}, seed=0, **machine.provenance(),
+        started=started, seconds=1.0, attempts=1, peak_memory_mib=1, rows_in=None, rows_out=1, dropped={}, numbers={},
+        files=output_files(directory),
+    ).write(directory)  # fmt: skip
+
+
+def test_a_manifest_goes_up_last_and_only_when_all_is_up(
+    memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage(tmp_path / "toy/sow", "[1]")
+    mirror = Mirror("memory://runs/toy", tmp_path / "toy")
+    whole = type(memory).put_file
+    puts: list[str] = []
+
+    def put(self: Any, source: str, target: str, **more: Any) -> None:
+        puts.append(target.rpartition("/")[2])
+        if breaks == puts[-1]:
+            raise OSError("the line went down")
+        whole(self, source, target, **more)
+
+    monkeypatch.setattr(type(memory), "put_file", put)
+    breaks = "rows.json"
+    with pytest.raises(RunError, match=r"memory://runs/toy: does not answer as it should \(the line went down\)"):
+        mirror.push(tmp_path / "toy/sow")
+    assert not memory.exists("/runs/toy/sow/manifest.json")
+    breaks = ""
+    mirror.push(tmp_path / "toy/sow")
+    assert puts == ["rows.json", "rows.json", "manifest.json"]
+
+    # Changed outputs: the old manifest goes first, so that it never stands beside new files.
+    (tmp_path / "toy/sow/rows.json").unlink()
+    stage(tmp_path / "toy/sow", "[1, 2]", "2026-01-02T00:00:00+00:00")
+    breaks = "rows.json"
+    with pytest.raises(RunError):
+        mirror.push(tmp_path / "toy/sow")
+    assert not memory.exists("/runs/toy/sow/manifest.json")
+
+
+def test_what_comes_down_is_checked_and_the_newer_one_stays(memory: Any, tmp_path: Path) -> None:
+    stage(tmp_path / "here/toy/sow", "[1]")
+    Mirror("memory://runs/toy", tmp_path / "here/toy").push_all()
+    away = Mirror("memory://runs/toy", tmp_path / "away/toy")
+    away.pull()
+    assert (tmp_path / "away/toy/sow/rows.json").read_text() == "[1]"
+    stage(tmp_path / "away/toy/sow", "[1, 2]", "2026-01-02T00:00:00+00:00")
+    away.pull()
+    assert (tmp_path / "away/toy/sow/rows.json").read_text() == "[1, 2]", "older outputs came over newer ones"
+    away.push_all()
+    here = Mirror("memory://runs/toy", tmp_path / "here/toy")
+    here.pull()
+    assert (tmp_path / "here/toy/sow/rows.json").read_text() == "[1, 2]"
+
+    memory.pipe_file("/runs/toy/sow/rows.json", b"[1, 3]")
+    third = Mirror("memory://runs/toy", tmp_path / "third/toy")
+    with pytest.raises(RunError, match="is not the file that its manifest names"):
+        third.pull()
+    assert not (tmp_path / "third/toy/sow" / MANIFEST_FILE).exists()
+
+
+def test_a_folder_elsewhere_is_a_mirror_too(tmp_path: Path) -> None:
+    stage(tmp_path / "here/toy/sow", "[1]")
+    mirror = Mirror(f"file://{tmp_path}/shared/toy", tmp_path / "here/toy")
+    mirror.push_all()
+    assert sorted(p.name for p in (tmp_path / "shared/toy/sow").iterdir()) == ["manifest.json", "rows.json"]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:9/runs", "a run cannot be kept there, since a manifest could be read half written"),
+        ("nowhere://runs", "does not answer as it should (Protocol not known: nowhere)"),
+    ],
+)
+def test_places_that_cannot_keep_a_run(url: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(RunError) as error:
+        mirror_of(working_copy(url) / "toy")
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_signs_of_life(memory: Any, tmp_path: Path) -> None:
+    """A driver on another machine that is silent for long is dead; one that signs anew is not."""
+    old = {"process": 1, "host": "another", "nonce": "a", "time": 0}
+    said: list[str] = []
+    memory.pipe_file("/runs/toy/lock", json.dumps(old).encode())
+    mirror = Mirror("memory://runs/toy", tmp_path / "toy", interval=0.05)
+    with mirror.held(said.append):
+        assert said[-1].endswith("process 1 on another has died; going on with what it left")
+        before = json.loads(memory.cat_file("/runs/toy/lock"))
+        time.sleep(0.3)
+        assert json.loads(memory.cat_file("/runs/toy/lock"))["time"] > before["time"]
+    assert not memory.exists("/runs/toy/lock")
