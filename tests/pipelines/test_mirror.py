@@ -63,7 +63,7 @@ def test_another_machine_goes_on_where_a_killed_driver_was(bucket: Any, snapshot
 
     command = ("run", recipe, "--runs", "s3://lab/runs")
     first = trivium(tmp_path / "one", *command)
-    wait_for(lambda: "lab/runs/toy/grow/measured/000000.jsonl" in there(bucket))
+    wait_for(lambda: "lab/runs/toy/grow/measured/000000.jsonl" in there(bucket), seconds=120)
     first.send_signal(signal.SIGKILL)
     first.wait()
     shutil.rmtree(tmp_path / "one")  # the machine is gone
@@ -93,7 +93,7 @@ def test_a_second_driver_is_refused(bucket: Any, tmp_path: Path) -> None:
     command = ("run", recipe, "--runs", "s3://lab/runs")
     # A busy machine may let a driver be silent for longer than three of the others' short intervals.
     first = trivium(tmp_path / "one", *command, interval=2.0)
-    wait_for(lambda: "lab/runs/toy/lock" in there(bucket))
+    wait_for(lambda: "lab/runs/toy/lock" in there(bucket), seconds=120)
     second = trivium(tmp_path / "two", *command, interval=2.0)
     text, _ = second.communicate(timeout=60)
     assert second.returncode == 2 and "s3://lab/runs/toy is in use by process" in text, text
