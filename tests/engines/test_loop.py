@@ -43,7 +43,9 @@ def test_a_shut_gate_keeps_out_what_is_not_finite() -> None:
     expected = logits(model)
     loop = looped(model)
     nn.init.zeros_(loop.gate_mix)
-    nn.init.constant_(loop.trainable()["lora"][0], torch.inf)
+    # In all of them: of a query that is not finite some processors' attention makes zeros.
+    for weights in loop.trainable()["lora"]:
+        nn.init.constant_(weights, torch.inf)
     assert torch.equal(logits(model), expected)
     nn.init.constant_(loop.gate_mix, 0.1)
     assert not logits(model).isfinite().all()

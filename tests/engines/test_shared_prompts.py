@@ -57,7 +57,7 @@ def test_rows_of_shared_prompts_are_rows_of_prompts_of_their_own(kind: str, loop
     assert seen[0] == 3 and set(seen[1:]) == {len(PROMPTS)}
     assert torch.equal(found.sequences, expected.sequences)
     for ours, theirs in zip(found.logits, expected.logits, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
     assert len(set(map(tuple, found.sequences.tolist()))) == 3
 
 
