@@ -38,7 +38,8 @@ def rows_of(model: Any) -> Iterator[list[int]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_of_shared_prompts_are_rows_of_prompts_of_their_own(kind: str, loop: bool) -> None:
     """Greedy logits, unequal prompts padded on the left; sliding windows that the prompts outgrow."""
-    model = base(kind)
+    # In single precision some processors add up rows of another batch in another order, and loops make that grow.
+    model = base(kind, dtype=torch.float64)
     if loop:
         looped(model)
     ids = tokens(3, 9)
@@ -57,7 +58,7 @@ def test_rows_of_shared_prompts_are_rows_of_prompts_of_their_own(kind: str, loop
     assert seen[0] == 3 and set(seen[1:]) == {len(PROMPTS)}
     assert torch.equal(found.sequences, expected.sequences)
     for ours, theirs in zip(found.logits, expected.logits, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
     assert len(set(map(tuple, found.sequences.tolist()))) == 3
 
 
