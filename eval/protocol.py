@@ -62,28 +62,19 @@ def _yes_no(trials: Sequence[Trial], draws: int) -> list[Measure]:
             said = normalise(trial.extract.strict or "") == "yes"
             true = normalise(trial.gold or "") == "yes"
             row[kinds.index(trial.factors.get("kind", ""))] += np.array([said and true, said, true, 1]) / len(each)
-        rows.append(row.ravel())
+        rows.append(row)
         clusters.append(each[0].cluster)
 
-    def of(ratio: Callable[[Floats], tuple[Floats, Floats]]) -> Callable[[Floats], Floats]:
-        def mean(means: Floats) -> Floats:
-            over, under = ratio(means.reshape(len(means), len(kinds), 4))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                shares: Floats = (over / under).mean(1)
-            return shares
-
-        return mean
-
-    ratios: dict[str, tuple[Callable[[Floats], tuple[Floats, Floats]], str]] = {
-        "F1": (lambda m: (2 * m[..., 0], m[..., 1] + m[..., 2]), "a kind has no yes, neither said nor true"),
-        "precision": (lambda m: (m[..., 0], m[..., 1]), "yes was never said to a kind"),
-        "recall": (lambda m: (m[..., 0], m[..., 2]), "yes is never true of a kind"),
-        "yes": (lambda m: (m[..., 1], m[..., 3]), "a kind has no trial"),
+    shares: dict[str, tuple[Callable[[Floats], Floats], str]] = {
+        "F1": (lambda m: 2 * m[..., 0] / (m[..., 1] + m[..., 2]), "a kind has no yes, neither said nor true"),
+        "precision": (lambda m: m[..., 0] / m[..., 1], "yes was never said to a kind"),
+        "recall": (lambda m: m[..., 0] / m[..., 2], "yes is never true of a kind"),
+        "yes": (lambda m: m[..., 1] / m[..., 3], "a kind has no trial"),
     }
-    table = np.reshape(rows, (len(rows), 4 * len(kinds)))
+    table = np.reshape(rows, (len(rows), len(kinds), 4))
     return [
-        Measure(name, function_interval(table, clusters, of(ratio), undefined, draws=draws), PERCENT)
-        for name, (ratio, undefined) in ratios.items()
+        Measure(name, _over_kinds(table, clusters, share, undefined, draws), PERCENT)
+        for name, (share, undefined) in shares.items()
     ]
 
 
@@ -107,15 +98,27 @@ def _points(name: str, kinds: Sequence[str], trials: Sequence[Trial], draws: int
         whole = [all(each) for each in samples.values()]
         table[row, kinds.index(kind)] = sum(answers), len(answers), sum(whole), len(whole)
 
-    def share(means: Floats) -> Floats:
-        cells = means.reshape(len(means), len(kinds), 4)
+    estimate = _over_kinds(
+        table,
+        [cluster for _, cluster in sheets],
+        lambda m: (m[..., 0] / m[..., 1] + m[..., 2] / m[..., 3]) / 2,
+        "a kind has no trial",
+        draws,
+    )
+    return Measure(name, estimate, full)
+
+
+def _over_kinds(
+    table: Floats, clusters: Sequence[str], share: Callable[[Floats], Floats], undefined: str, draws: int
+) -> Estimate:
+    """The mean over kinds of a share, `share` of the means [D, kinds, F] of a table [N, kinds, F]."""
+
+    def mean(means: Floats) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
-            found: Floats = (cells[..., 0] / cells[..., 1] + cells[..., 2] / cells[..., 3]).mean(1) / 2
+            found: Floats = share(means.reshape(-1, *table.shape[1:])).mean(1)
         return found
 
-    clusters = [cluster for _, cluster in sheets]
-    flat = table.reshape(len(sheets), -1)
-    return Measure(name, function_interval(flat, clusters, share, "a kind has no trial", draws=draws), full)
+    return function_interval(table.reshape(len(table), -1), clusters, mean, undefined, draws=draws)
 
 
 def read_protocol(settings: Mapping[str, Any]) -> Protocol:

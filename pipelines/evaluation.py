@@ -135,6 +135,7 @@ def result_of(
 
     named = settings["reward"].get("name")  # of the harness's tasks each has its own
     group = by_answer if named is None else group_of(named)
+    protocol = read_protocol(settings)
     by_name = {result.label: result for result in results}
     compared = [compare(by_name[a], by_name[b]) for a, b in pairs]
     compared += [compare(results[-1], other, allow=allow) for other in others]
@@ -154,8 +155,7 @@ def result_of(
                 "file": f"{each.label}/{TRIALS_FILE}",
             }
             for each in (
-                summarise(result.trials, ks=ks, samples=samples, group=group, protocol=read_protocol(settings))
-                for result in results
+                summarise(result.trials, ks=ks, samples=samples, group=group, protocol=protocol) for result in results
             )
         ],
         "comparisons": [

@@ -6,6 +6,7 @@ Temporary names start with `.partial-`, so that what a killed process left can b
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -63,6 +64,12 @@ def write_text(final: Path, text: str) -> None:
 def write_json(final: Path, value: Any) -> None:
     """Writes a JSON file, keys in the order given, non-ASCII text kept readable."""
     write_text(final, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, read piece by piece; 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove(path: Path) -> None:

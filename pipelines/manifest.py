@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.errors import RunError
-from pipelines.files import PARTIAL, write_text
+from pipelines.files import PARTIAL, sha256_of, write_text
 from pipelines.shards import KEY_FILE
 from pipelines.source import flatten
 from pipelines.stage import Number
@@ -108,9 +108,7 @@ def output_files(directory: Path) -> dict[str, OutputFile]:
             continue
         if any((parent / KEY_FILE).is_file() for parent in path.parents if parent.is_relative_to(directory)):
             continue
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        files[str(name)] = OutputFile(sha256=sha256, size=path.stat().st_size)
+        files[str(name)] = OutputFile(sha256=sha256_of(path), size=path.stat().st_size)
     return files
 
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import RunError
-from pipelines.files import PARTIAL, whole, write_json
+from pipelines.files import PARTIAL, sha256_of, whole, write_json
 from pipelines.lock import LOCK_FILE
 from pipelines.manifest import MANIFEST_FILE, Manifest
+from tasks.remote import cache_folder
 
 INTERVAL = 30.0
 """Seconds between two looks for new files, and between two signs of life."""
@@ -57,7 +58,8 @@ class Mirror:
         """Fetches what is newer at the URL: finished stages with their files, checked, and those of stages in work."""
         with _told(self.url):
             there = self._there()
-        ours = [place for name in there if _last(name) == MANIFEST_FILE for place in self._pull_stage(name)]
+        stages = [name.removesuffix(MANIFEST_FILE) for name in there if _last(name) == MANIFEST_FILE]
+        ours = [place for place in stages if not self._pull_stage(place)]
         for name, size in there.items():
             path = self.local / name
             other = _last(name) in (LOCK_FILE, MANIFEST_FILE) or any(name.startswith(place) for place in ours)
@@ -172,35 +174,34 @@ class Mirror:
             return {}
         return found
 
-    def _pull_stage(self, name: str) -> list[str]:
-        """Fetches a finished stage; its place, where ours is newer and stays."""
-        place = self.local / Path(name).parent
+    def _pull_stage(self, place: str) -> bool:
+        """Fetches the finished stage in the folder `place/`. False where ours is newer, and stays."""
+        directory, name = self.local / place, f"{place}{MANIFEST_FILE}"
         with _told(self.url):
             content = self._store.cat_file(self._at(name))
         try:
             up = Manifest.model_validate_json(content)
         except ValueError:
             raise RunError(f"{self.url}/{name}: no manifest of this version") from None
-        here = Manifest.read(place) if place.is_dir() else None
+        here = Manifest.read(directory) if directory.is_dir() else None
         if here is not None and here.started > up.started:
-            return [f"{Path(name).parent.as_posix()}/"]
-        if here is not None and here == up and here.damage(place) is None:
-            return []
-        (place / MANIFEST_FILE).unlink(missing_ok=True)
-        for each, file in up.files.items():
-            path = place / each
-            if not path.is_file() or path.stat().st_size != file.size or _sha(path) != file.sha256:
-                self._fetch(f"{Path(name).parent.as_posix()}/{each}", file.sha256)
-        with whole(place / MANIFEST_FILE) as path:
-            path.write_bytes(content)
-        return []
+            return False
+        if here is None or here != up or here.damage(directory) is not None:
+            (directory / MANIFEST_FILE).unlink(missing_ok=True)
+            for each, file in up.files.items():
+                path = directory / each
+                if not path.is_file() or path.stat().st_size != file.size or sha256_of(path) != file.sha256:
+                    self._fetch(f"{place}{each}", file.sha256)
+            with whole(directory / MANIFEST_FILE) as path:
+                path.write_bytes(content)
+        return True
 
     def _fetch(self, name: str, sha256: str | None = None) -> None:
         final = self.local / name
         final.parent.mkdir(parents=True, exist_ok=True)
         with whole(final) as path, _told(self.url):
             self._store.get_file(self._at(name), str(path))
-            if sha256 is not None and _sha(path) != sha256:
+            if sha256 is not None and sha256_of(path) != sha256:
                 raise RunError(f"{self.url}/{name}: is not the file that its manifest names; remove that stage there")
 
     def _put(self, name: str) -> None:
@@ -244,9 +245,8 @@ class Mirror:
 
 
 def working_copy(url: str) -> Path:
-    """The local folder of the runs that are kept at a URL: `trivium/runs` under `$XDG_CACHE_HOME` (`~/.cache`)."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    place = cache / "trivium" / "runs" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+    """The local folder of the runs that are kept at a URL."""
+    place = cache_folder("runs") / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
     place.mkdir(parents=True, exist_ok=True)
     write_json(place / URL_FILE, {"url": url.rstrip("/")})
     return place
@@ -254,10 +254,8 @@ def working_copy(url: str) -> Path:
 
 def mirror_of(root: Path) -> Mirror | None:
     """The mirror of a run's directory; None where its runs are kept here alone."""
-    path = root.parent / URL_FILE
-    if not path.is_file():
-        return None
-    return Mirror(f"{json.loads(path.read_text(encoding='utf-8'))['url']}/{root.name}", root)
+    url = _url_of(root.parent)
+    return None if url is None else Mirror(f"{url}/{root.name}", root)
 
 
 def fetch_run(root: Path) -> None:
@@ -276,17 +274,22 @@ def publish_run(root: Path) -> None:
 
 def names_at(runs: Path) -> list[str]:
     """The runs that are kept at the URL of a working copy; none where runs are kept here alone."""
-    path = runs / URL_FILE
-    if not path.is_file():
+    url = _url_of(runs)
+    if url is None:
         return []
-    url = json.loads(path.read_text(encoding="utf-8"))["url"]
     with _told(url):
         import fsspec
 
         store, root = fsspec.core.url_to_fs(url)
         store.invalidate_cache()
-        found = store.ls(root, detail=False) if store.isdir(root) else []
-        return sorted(_last(each) for each in found if store.isdir(each))
+        found = store.ls(root, detail=True) if store.isdir(root) else []
+        return sorted(_last(each["name"]) for each in found if each["type"] == "directory")
+
+
+def _url_of(runs: Path) -> str | None:
+    """The URL that a folder of runs is a working copy of."""
+    path = runs / URL_FILE
+    return str(json.loads(path.read_text(encoding="utf-8"))["url"]) if path.is_file() else None
 
 
 @contextmanager
@@ -320,8 +323,3 @@ def _alive(process: int) -> bool:
 
 def _last(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2]
-
-
-def _sha(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -95,10 +95,13 @@ class DataSettings(BaseModel):
 
     def files(self) -> dict[str, str]:
         """Fingerprints of the files and directories it names, local ones and those at URLs. Raises `TaskError`."""
-        texts = {key: value for key, value in (self.model_extra or {}).items() if isinstance(value, str)}
-        paths = {key: Path(value).expanduser() for key, value in texts.items() if not is_url(value)}
-        local = {key: fingerprint(path) for key, path in paths.items() if path.exists()}
-        return local | {key: identity(value) for key, value in texts.items() if is_url(value)}
+        found = {}
+        for key, value in (self.model_extra or {}).items():
+            if is_url(value):
+                found[key] = identity(value)
+            elif isinstance(value, str) and (path := Path(value).expanduser()).exists():
+                found[key] = fingerprint(path)
+        return found
 
 
 def engine_fields(kind: str) -> frozenset[str]:

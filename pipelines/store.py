@@ -40,8 +40,7 @@ def read_run(directory: Path) -> StoredRun:
 
 def find_run(run: str, runs: Path) -> StoredRun:
     """The run of that path, or of that name under `runs`. Raises `RunError` with the nearest name."""
-    if run in names_at(runs):
-        fetch_run(runs / run)
+    fetch_run(runs / run)
     for directory in (runs / run, Path(run)):
         if (directory / RECIPE_FILE).is_file():
             return read_run(directory)

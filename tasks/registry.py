@@ -138,8 +138,10 @@ def check(task: str, split: str = "train", skip: int = 0, take: int | None = Non
 def columns(task: str, split: str = "train", **options: Any) -> frozenset[str] | None:
     """The names of the `columns` that its problems have; None where that is not known before they are loaded."""
     names = function(task, "columns")
+    if names is None:
+        return None
     with _at_hand(options) as local:
-        found: frozenset[str] | None = names(split, **local) if names else None
+        found: frozenset[str] | None = names(split, **local)
     return found
 
 

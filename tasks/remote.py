@@ -23,6 +23,11 @@ def is_url(value: object) -> bool:
     return isinstance(value, str) and _URL.match(value) is not None
 
 
+def cache_folder(name: str) -> Path:
+    """Where local copies are kept: `trivium/NAME` under `$XDG_CACHE_HOME` (`~/.cache`). It need not be there."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "trivium" / name
+
+
 def identity(url: str) -> str:
     """Of what is at the URL now, by names, sizes and what the store says of changes; contents are not read.
 
@@ -38,10 +43,10 @@ def identity(url: str) -> str:
 def fetched(url: str) -> Path:
     """A local copy of the file or folder at the URL, as it is now. Raises `TaskError` as `identity` does.
 
-    Copies stay in `trivium/data` under `$XDG_CACHE_HOME` (`~/.cache`). One that is there is not fetched again.
+    Copies stay in `cache_folder("data")`. One that is there is not fetched again.
     """
     name = url.rstrip("/").rpartition("/")[2]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "trivium" / "data"
+    cache = cache_folder("data")
     folder = cache / hashlib.sha256(f"{url}\0{identity(url)}".encode()).hexdigest()[:16]
     if not folder.exists():
         # Under a name of this process's own: two that fetch at once do not disturb each other.
@@ -61,9 +66,8 @@ def fetched(url: str) -> Path:
 
 def here(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """A task's options with local copies in place of URLs, and which URL each copy is of. Raises `TaskError`."""
-    copies = {value: str(fetched(value)) for value in options.values() if is_url(value)}
-    local = {key: copies.get(value, value) if is_url(value) else value for key, value in options.items()}
-    return local, {copy: url for url, copy in copies.items()}
+    copies = {key: str(fetched(value)) for key, value in options.items() if is_url(value)}
+    return {**options, **copies}, {copy: options[key] for key, copy in copies.items()}
 
 
 def _listed(url: str) -> dict[str, Mapping[str, Any]]:

@@ -10,6 +10,16 @@ import pytest
 
 
 @pytest.fixture
+def memory() -> Iterator[Any]:
+    """The file system at memory://, empty again afterwards."""
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    yield store
+    store.store.clear()
+
+
+@pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The empty bucket `lab` on a local server that speaks S3, found as users' are: by the environment."""
     import fsspec

@@ -10,11 +10,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from pipelines.errors import RunError
@@ -23,13 +22,6 @@ from pipelines.mirror import Mirror, mirror_of, working_copy
 from tests.pipelines.test_survival import CHILD, wait_for, write_recipe
 
 Take = Callable[[Path], dict[str, Any]]
-
-
-@pytest.fixture
-def memory() -> Iterator[Any]:
-    store = fsspec.filesystem("memory")
-    yield store
-    store.store.clear()
 
 
 def trivium(cache: Path, *arguments: object, interval: float = 0.2) -> subprocess.Popen[str]:
