@@ -13,6 +13,7 @@ from engines.looped.config import without_loop
 from engines.settings import missing_engine, what_matters
 from pipelines.context import derive_seed
 from pipelines.errors import RecipeError
+from pipelines.launching import checks as launching
 from pipelines.manifest import digest_of
 from pipelines.recipe import Recipe, override_stage, section
 from pipelines.source import nearest
@@ -147,6 +148,7 @@ def _link_problems(recipe: Recipe, link: Link) -> Iterator[str]:
     if isinstance(link.settings, TrainingSettings):
         settings = link.settings
         yield from check_trl(settings.trl, settings.trl_config, settings.owned_trl_keys, link.name)
+    yield from launching.problems(recipe, link.settings)
     yield from link.settings.check(recipe)
 
 

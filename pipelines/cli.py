@@ -12,6 +12,7 @@ from pipelines.cli_eval import eval_app
 from pipelines.terminal import RunName, Runs, echo_columns, one_line, options_of, show
 
 if TYPE_CHECKING:
+    from pipelines.launching.ranks import Ranks
     from pipelines.plan import Selection
     from pipelines.recipe import Recipe
 
@@ -23,8 +24,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 runs_app = typer.Typer(help="Look at runs.", no_args_is_help=True)
+launch_app = typer.Typer(help="Jobs for clusters.", no_args_is_help=True)
 rewards_app = typer.Typer(help="Look at rewards.", no_args_is_help=True)
 tasks_app = typer.Typer(help="Look at tasks and their problems.", no_args_is_help=True)
+app.add_typer(launch_app, name="launch")
 app.add_typer(runs_app, name="runs")
 app.add_typer(rewards_app, name="rewards")
 app.add_typer(tasks_app, name="tasks")
@@ -58,17 +61,37 @@ def run(
 ) -> None:
     """Run a recipe, or go on with it. Stages that are up to date are skipped."""
     with one_line():
+        from pipelines.launching.ranks import Ranks
         from pipelines.mirror import fetch_run
         from pipelines.plan import Selection
         from pipelines.recipe import load_recipe
 
-        resolved = load_recipe(recipe, overrides or [])
-        selection = Selection(only, start, until)
+        selection, ranks = Selection(only, start, until), Ranks.of(os.environ)
+        if ranks is not None and ranks.rank > 0:
+            raise typer.Exit(0 if plan else _follow(ranks))
         if plan:
+            resolved = load_recipe(recipe, overrides or [])
             fetch_run(runs / resolved.name)
             _plan(resolved, runs / resolved.name, selection)
         else:
-            _run(resolved, runs / resolved.name, selection)
+            _run(recipe, overrides or [], runs, selection, ranks)
+
+
+@launch_app.command("slurm")
+def launch_slurm(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as launch.processes=4 launch.nodes=2")
+    ] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write a job for Slurm that runs a recipe in the processes of its `launch:` block."""
+    with one_line():
+        from pipelines.launching.slurm import write_job
+        from pipelines.recipe import load_recipe
+
+        job = write_job(load_recipe(recipe, overrides or []), recipe, overrides or [], runs)
+        typer.echo(f"{job}\nLook through it, then: sbatch {job}")
 
 
 @runs_app.command("list")
@@ -267,24 +290,42 @@ def main() -> None:
     app(prog_name="trivium")
 
 
+def _follow(ranks: Ranks) -> int:
+    from pipelines.launching.joined import follow
+    from pipelines.stop import Stop, polite_signals
+
+    # What to do about a signal is for the first process to say, which gets it too.
+    with polite_signals(Stop(), said=False):
+        return follow(ranks)
+
+
 def _plan(recipe: Recipe, root: Path, selection: Selection) -> None:
     from pipelines.chain import unseen
+    from pipelines.launching.checks import commands
     from pipelines.plan import legs, plan
     from pipelines.tables import plan_table
 
     parts = legs(recipe, root)
+    steps, selected = plan(parts), selection.of(parts)
     typer.echo(f"{root}")
-    show(plan_table(plan(parts), selection.of(parts)))
+    show(plan_table(steps, selected))
+    for line in commands(step for step in steps if step.leg.label + step.link.name in selected):
+        typer.echo(line)
     for line in unseen(recipe):
         typer.echo(f"note: {line}")
 
 
-def _run(recipe: Recipe, root: Path, selection: Selection) -> None:
+def _run(path: Path, overrides: list[str], runs: Path, selection: Selection, ranks: Ranks | None) -> None:
     from pipelines import runner
+    from pipelines.launching.joined import leading
+    from pipelines.recipe import load_recipe
     from pipelines.store import read_run
     from pipelines.tables import number_table, run_table
 
-    runner.run(recipe, root, selection, typer.echo)
+    with leading(ranks) as lead:
+        recipe = load_recipe(path, overrides)
+        root = runs / recipe.name
+        runner.run(recipe, root, selection, typer.echo, lead)
     finished = read_run(root)
     show(run_table(finished), number_table(finished))
     page = root / "report.html"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,10 @@ class StageContext:
     """What the stage depends on beside its settings and inputs: sections of the recipe, and the files they name."""
     original: Path | None = None
     """In an arm's copy of a stage: the directory of the finished shared stage, whose shards it may read."""
+    launch: Callable[[StageContext, Progress], None] | None = None
+    """Trains the stage in processes of their own, up to a checkpoint that is whole; None: this process trains."""
+    for_training_alone: bool = False
+    """True in a process that a driver started for the training of this stage."""
     opened: list[Path] = field(default_factory=list)
     """Shard directories in use, which the runner keeps."""
     _engine: Engine | None = None

@@ -38,6 +38,11 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def temporary_name(final: Path) -> Path:
+    """Where `whole` lets a file or directory be made."""
+    return final.with_name(PARTIAL + final.name)
+
+
 @contextmanager
 def whole(final: Path) -> Iterator[Path]:
     """A temporary path to write a file or make a directory at; it becomes `final` when the block ends without error.
@@ -45,7 +50,7 @@ def whole(final: Path) -> Iterator[Path]:
     with whole(directory / "triads.parquet") as path:
         pq.write_table(table, path)
     """
-    temporary = final.with_name(PARTIAL + final.name)
+    temporary = temporary_name(final)
     remove(temporary)
     try:
         yield temporary

@@ -29,7 +29,7 @@ class Metrics:
         """Adds one record, with the stage's name and the time of day (seconds since 1970)."""
         line = json.dumps({"stage": stage, **record, "time": round(time.time(), 3)}, ensure_ascii=False) + "\n"
         if not self._mended:
-            self._cut_unfinished_line()
+            self.mend()
         # One write of one line: a reader, or a killed writer, meets at most one unfinished line, the last.
         with self.path.open("ab", buffering=0) as file:
             file.write(line.encode())
@@ -52,7 +52,8 @@ class Metrics:
         lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
         return [json.loads(line) for line in lines]
 
-    def _cut_unfinished_line(self) -> None:
+    def mend(self) -> None:
+        """Cuts off a last line that a kill left unfinished."""
         if self.path.exists():
             whole_lines = self.path.read_bytes().rpartition(b"\n")
             os.truncate(self.path, len(whole_lines[0] + whole_lines[1]))

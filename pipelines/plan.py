@@ -49,6 +49,11 @@ class Leg:
     links: tuple[Link, ...]
     label: str = ""
 
+    @property
+    def root(self) -> Path:
+        """The directory of the whole run."""
+        return self.directory.parent if self.label else self.directory
+
     def steps(self, made: Mapping[str, Step]) -> Iterator[Step]:
         """Its steps in order, each looked at only when it is asked for. `made`: label and name -> the steps before.
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from engines.settings import EngineSettings, TransformersSettings, what_matters
 from pipelines.errors import RecipeError
+from pipelines.launching.settings import LaunchSettings
 from pipelines.sections import DataSettings, ModelSettings
 from pipelines.source import Source, assign, nearest
 from pipelines.stage import StageSettings
@@ -40,6 +41,9 @@ class Recipe(BaseModel):
     model: ModelSettings = Field(default_factory=ModelSettings)
     engine: EngineSettings = Field(default_factory=lambda: TransformersSettings.model_validate({}))
     data: dict[str, DataSettings] = Field({}, description="sections by name; an evaluation on named suites needs none")
+    launch: LaunchSettings = Field(
+        LaunchSettings(), description="processes of a training; finished stages stay so when it changes"
+    )
     stages: list[AnyStage] = Field(min_length=1)
     arms: dict[Name, dict[str, Any]] = Field(
         {}, description="arm -> dotted overrides of stages, such as filter.select.fraction: 0.2"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ from pipelines import machine
 from pipelines.context import StageContext
 from pipelines.errors import Interrupted, RunError, explain
 from pipelines.files import remove, sweep, write_json, write_text
+from pipelines.launching.checks import check_machine
+from pipelines.launching.driver import Launched
+from pipelines.launching.joined import Lead
+from pipelines.launching.settings import launch_settings
 from pipelines.lock import locked
 from pipelines.manifest import ATTEMPT_FILE, MANIFEST_FILE, Manifest, output_files
 from pipelines.metrics import METRICS_FILE, Metrics
 from pipelines.mirror import Mirror, mirror_of
 from pipelines.plan import Selection, Step, legs, plan, read_by
+from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.shards import KEY_FILE
 from pipelines.stage import StageHandle, StageResult
@@ -29,8 +35,8 @@ RECIPE_FILE = "recipe.yaml"
 Say = Callable[[str], None]
 
 
-def run(recipe: Recipe, root: Path, selection: Selection, say: Say) -> None:
-    """Runs what is not up to date. `say` gets a line for each stage.
+def run(recipe: Recipe, root: Path, selection: Selection, say: Say, lead: Lead | None = None) -> None:
+    """Runs what is not up to date. `say` gets a line for each stage; `lead`: to the other processes of a launcher.
 
     Raises `RecipeError` before anything is written, `RunError` for what the user can mend, `Interrupted` after Ctrl-C.
     """
@@ -43,6 +49,7 @@ def run(recipe: Recipe, root: Path, selection: Selection, say: Say) -> None:
     missing = missing_engine(recipe.engine)
     if missing and any("engine" in step.link.settings.uses for step in due):
         raise RunError(f"engine.kind: {missing}")
+    check_machine(due)
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -55,11 +62,11 @@ def run(recipe: Recipe, root: Path, selection: Selection, say: Say) -> None:
         for leg in parts:
             leg.directory.mkdir(exist_ok=True)
             for step in leg.steps(made):
-                _bring_up_to_date(step, made, leg.label + step.link.name in selected, stop, say, mirror)
+                _bring_up_to_date(step, made, leg.label + step.link.name in selected, stop, say, lead, mirror)
 
 
 def _bring_up_to_date(
-    step: Step, made: dict[str, Step], selected: bool, stop: Stop, say: Say, mirror: Mirror | None
+    step: Step, made: dict[str, Step], selected: bool, stop: Stop, say: Say, lead: Lead | None, mirror: Mirror | None
 ) -> None:
     name = step.leg.label + step.link.name
     reason = step.reason
@@ -76,7 +83,7 @@ def _bring_up_to_date(
         if mirror is not None:
             mirror.begin(step.directory)
         try:
-            manifest = run_step(step, made, stop)
+            manifest = run_step(step, made, stop, lead)
         except Exception as error:
             message = explain(error)
             if message is None:
@@ -91,26 +98,15 @@ def _bring_up_to_date(
     made[name] = step
 
 
-def run_step(step: Step, made: Mapping[str, Step], stop: Stop) -> Manifest:
+def run_step(step: Step, made: Mapping[str, Step], stop: Stop, lead: Lead | None) -> Manifest:
     """Runs one stage, whose upstream is finished, and writes its manifest."""
     link, directory = step.link, step.directory
-    upstream = {}
-    for kind, above in zip(link.upstream, read_by(step.leg, link, made), strict=True):
-        upstream[kind] = handle_of(above)
-    fingerprints = {name: upstream[kind].manifest.fingerprint for kind, name in link.upstream.items()}
-    inputs = {kind: handle.directory for kind, handle in upstream.items()}
-    original = None
-    if link.original is not None and made[step.leg.label + link.original].reason is None:
-        original = made[step.leg.label + link.original].directory
-    metrics = Metrics(step.leg.directory / METRICS_FILE)
+    context = context_of(step, made, stop, launch=_launch(step, lead))
+    metrics = context.metrics
+    fingerprints = {name: context.handle(kind).manifest.fingerprint for kind, name in link.upstream.items()}
     attempts = _begin(directory, {"digest": step.digest, "inputs": fingerprints}, metrics, link.name)
 
     started, clock, memory = datetime.now(UTC), time.perf_counter(), machine.PeakMemory()
-    seed = int(step.source["seed"])
-    context = StageContext(
-        recipe=step.leg.recipe, name=link.name, directory=directory, inputs=inputs, upstream=list(upstream.values()),
-        seed=seed, stop=stop, metrics=metrics, sections=step.source["sections"], original=original,
-    )  # fmt: skip
     try:
         result = link.settings.run(context)
     finally:
@@ -126,7 +122,7 @@ def run_step(step: Step, made: Mapping[str, Step], stop: Stop) -> Manifest:
         digest=step.digest,
         source=dict(step.source),
         inputs=fingerprints,
-        seed=seed,
+        seed=context.seed,
         **machine.provenance(),
         started=started.isoformat(timespec="seconds"),
         seconds=round(time.perf_counter() - clock, 3),
@@ -141,6 +137,36 @@ def run_step(step: Step, made: Mapping[str, Step], stop: Stop) -> Manifest:
     )
     manifest.write(directory)
     return manifest
+
+
+def _launch(step: Step, lead: Lead | None) -> Callable[[StageContext, Progress], None] | None:
+    """What trains a step in several processes; None where one will do."""
+    settings, name = launch_settings(step.leg.recipe, step.link.settings), step.leg.label + step.link.name
+    if lead is not None:
+        return partial(lead.train, settings=settings, root=step.leg.root, name=name)
+    return Launched(settings, step.leg.root, name) if settings.world > 1 else None
+
+
+def context_of(step: Step, made: Mapping[str, Step], stop: Stop, **further: Any) -> StageContext:
+    """The surroundings of a stage whose upstream is finished. Raises `RunError` where that is not so."""
+    link = step.link
+    above = read_by(step.leg, link, made)
+    original = None
+    if link.original is not None and made[step.leg.label + link.original].reason is None:
+        original = made[step.leg.label + link.original].directory
+    return StageContext(
+        recipe=step.leg.recipe,
+        name=link.name,
+        directory=step.directory,
+        inputs={kind: each.directory for kind, each in zip(link.upstream, above, strict=True)},
+        upstream=[handle_of(each) for each in above],
+        seed=int(step.source["seed"]),
+        stop=stop,
+        metrics=Metrics(step.leg.directory / METRICS_FILE),
+        sections=step.source["sections"],
+        original=original,
+        **further,
+    )
 
 
 def handle_of(step: Step) -> StageHandle:

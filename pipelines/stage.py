@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from engines.settings import INERT
+from pipelines.launching.settings import LaunchSettings
+
 if TYPE_CHECKING:
     from pipelines.context import StageContext
     from pipelines.manifest import Manifest
@@ -117,6 +120,9 @@ class TrainingSettings(DataStageSettings):
     """Base of stages that train with TRL. `trl:` passes options on to its config, checked before anything runs."""
 
     trl: Mapping[str, Any] = Field({}, description="further options of TRL's config, by their names there")
+    launch: LaunchSettings | None = Field(
+        None, description="processes of this training; the recipe's `launch` unless given", json_schema_extra=INERT
+    )
 
     trl_config: ClassVar[str] = "SFTConfig"
     """The config class that `trl` is checked against."""

@@ -18,8 +18,8 @@ class Stop:
 
 
 @contextmanager
-def polite_signals(stop: Stop) -> Iterator[None]:
-    """Makes the first SIGINT or SIGTERM set `stop` and say so, and lets the next one kill the process.
+def polite_signals(stop: Stop, said: bool = True) -> Iterator[None]:
+    """Makes the first SIGINT or SIGTERM set `stop`, and say so if `said`, and lets the next one kill the process.
 
     The second signal gets the system's own handler, not an exception: an exception would wait for the end of a long
     call into native code. Nothing is lost by it, since files are whole or absent.
@@ -33,6 +33,8 @@ def polite_signals(stop: Stop) -> Iterator[None]:
         stop.requested = True
         for each in signals:
             signal.signal(each, signal.SIG_DFL)
+        if not said:
+            return
         # Straight to the descriptor: the signal may have come in the middle of a buffered write. The escape sequence
         # brings back the cursor that a progress bar hid and, killed, would not show again.
         cursor = b"\x1b[?25h" if os.isatty(2) else b""

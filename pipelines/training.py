@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import Interrupted, RunError
-from pipelines.files import remove, whole
+from pipelines.files import remove, temporary_name, whole
+from selfrefine.training import is_first
 
 if TYPE_CHECKING:
     from pipelines.context import StageContext
+    from pipelines.progress import Progress
     from pipelines.sections import ModelSettings
     from selfrefine.sft import EpochSettings, Example, SftSettings
     from tasks.problem import Problem
 
 WARNINGS_FILE = "warnings.txt"
 ACCEPTED_FILE = "accepted.parquet"
+CHECKPOINT, SAVES = "checkpoint", "trainer"
+"""Folders of a training stage: what it makes, and from what it resumes, which goes when that is made."""
 NUMBERS_FILE = "training.json"
 """Inside a checkpoint, so that one is there with the other: the numbers its training returned."""
 
 
 class Warnings:
-    """One-line warnings of a training, kept in a file of the stage so that a kill loses none. Each is said once."""
+    """One-line warnings of a training, kept in a file of the stage so that a kill loses none. Each is said once.
+
+    Of several processes the first one says them.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / WARNINGS_FILE
 
     def add(self, line: str) -> None:
-        if line not in self.lines():
+        if is_first() and line not in self.lines():
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
@@ -44,7 +52,7 @@ def start_checkpoint(context: StageContext, kinds: Sequence[str], texts: Sequenc
     """
     trained = [directory for kind, directory in context.inputs.items() if kind in kinds]
     if trained:
-        return str(trained[-1] / "checkpoint")
+        return str(trained[-1] / CHECKPOINT)
     model = context.recipe.model
     if model.build is None:
         return named_checkpoint(model)
@@ -102,43 +110,60 @@ def train(context: StageContext, examples: Sequence[Example], start: str, settin
     return trained(context, total_steps(len(examples), settings), fit)
 
 
+class TookPart(Exception):
+    """In one of several processes: the training is over, and what follows in the stage is the driver's."""
+
+
 def trained(context: StageContext, steps: int, fit: Callable[..., dict[str, float | int]]) -> dict[str, Any]:
     """Calls `fit` with a place for the checkpoint and one for saves, shows a bar, and keeps its numbers beside.
 
-    Raises `Interrupted` when stopped.
+    Where the stage has several processes, these come here as well and call `fit` instead of the driver.
+
+    Raises `Interrupted` when stopped, `TookPart` in processes that are there for the training alone.
     """
+    context.close_engine()
+    checkpoint, saves = context.directory / CHECKPOINT, context.directory / SAVES
+    # They are there where a run was killed between here and the manifest; the runner clears what is stale.
+    if not (checkpoint / NUMBERS_FILE).is_file():
+        with context.progress(steps, "training") as bar:
+            if context.launch is not None:
+                context.launch(context, bar)
+            else:
+                _train_here(context, fit, checkpoint, saves, bar)
+        if context.for_training_alone:
+            raise TookPart
+    remove(saves)
+    return dict(json.loads((checkpoint / NUMBERS_FILE).read_text(encoding="utf-8")))
+
+
+def _train_here(
+    context: StageContext, fit: Callable[..., dict[str, float | int]], checkpoint: Path, saves: Path, bar: Progress
+) -> None:
     from selfrefine.training import TrainingStopped
 
-    context.close_engine()
-    checkpoint, saves = context.directory / "checkpoint", context.directory / "trainer"
-    if (checkpoint / NUMBERS_FILE).is_file():  # Killed between here and the manifest; the runner clears what is stale.
-        remove(saves)
-        return dict(json.loads((checkpoint / NUMBERS_FILE).read_text(encoding="utf-8")))
     model = context.recipe.model
     seen = 0
-    with context.progress(steps, "training") as bar:
 
-        def on_log(row: Mapping[str, Any]) -> None:
-            nonlocal seen
-            context.log(row)
-            bar.advance(int(row["step"]) - seen)
-            seen = int(row["step"])
+    def on_log(row: Mapping[str, Any]) -> None:
+        nonlocal seen
+        context.log(row)
+        bar.advance(int(row["step"]) - seen)
+        seen = int(row["step"])
 
-        try:
-            with whole(checkpoint) as path:
-                numbers = fit(
-                    path,
-                    saves,
-                    dtype="float32" if model.dtype == "auto" else model.dtype,
-                    trust_remote_code=model.trust_remote_code,
-                    on_log=on_log,
-                    should_stop=lambda: context.stop.requested,
-                )
+    try:
+        with whole(checkpoint) if is_first() else nullcontext(temporary_name(checkpoint)) as path:
+            numbers = fit(
+                path,
+                saves,
+                dtype="float32" if model.dtype == "auto" else model.dtype,
+                trust_remote_code=model.trust_remote_code,
+                on_log=on_log,
+                should_stop=lambda: context.stop.requested,
+            )
+            if is_first():
                 (path / NUMBERS_FILE).write_text(json.dumps(numbers) + "\n", encoding="utf-8")
-        except TrainingStopped as stopped:
-            raise Interrupted(f"saved at {stopped}") from None
-    remove(saves)
-    return dict(numbers)
+    except TrainingStopped as stopped:
+        raise Interrupted(f"saved at {stopped}") from None
 
 
 def total_steps(examples: int, settings: EpochSettings) -> int:

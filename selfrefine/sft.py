@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from engines.base import EngineError, Message
 from engines.rendering import Renderer
 from selfrefine.training import OWNED_KEYS as COMMON_KEYS
-from selfrefine.training import LoadedAlready, OptimiserSettings, begin, on_one_device, run
+from selfrefine.training import LoadedAlready, OptimiserSettings, begin, on_one_device, processes, run
 
 OWNED_KEYS = COMMON_KEYS | {"completion_only_loss", "assistant_only_loss", "max_length"}
 _LOGGED = frozenset({"loss", "grad_norm", "learning_rate", "mean_token_accuracy", "epoch"})
@@ -31,6 +31,16 @@ class EpochSettings(OptimiserSettings):
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal passes")
         return self
+
+    def rows_of_a_process(self, processes: int) -> int:
+        """Examples in one pass of each process. Raises ValueError where they cannot be shared out equally."""
+        rows = self.batch_size // self.accumulate
+        if rows % processes:
+            raise ValueError(
+                f"batch_size {self.batch_size} / accumulate {self.accumulate} = {rows} examples of a pass cannot be "
+                f"shared out to {processes} processes; change one of them"
+            )
+        return rows // processes
 
 
 class SftSettings(EpochSettings):
@@ -123,7 +133,7 @@ def trainer_of(
     from trl import SFTConfig
 
     config = SFTConfig(
-        per_device_train_batch_size=settings.batch_size // settings.accumulate,
+        per_device_train_batch_size=settings.rows_of_a_process(processes()),
         num_train_epochs=settings.epochs,
         max_steps=settings.steps or -1,
         completion_only_loss=True,

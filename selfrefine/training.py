@@ -154,14 +154,26 @@ def begin(
     return processor, model, resume, adapter
 
 
+def _number_cpus() -> None:
+    """Lets torch load onto `cpu:1`, as onto `cuda:1`: where Trainer resumes the second of several processes."""
+    from torch.serialization import register_package
+
+    register_package(15, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None)
+
+
 def processes() -> int:
     """How many processes train together, as their launcher says."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """Which of them this process is, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
 
 
 def on_one_device(config: Any) -> Any:
@@ -223,6 +235,8 @@ def run(
     trainer.add_callback(_watch(on_log, should_stop, logged, enough))
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
+    if resume and processes() > 1:
+        _number_cpus()
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if trainer.state.global_step < trainer.state.max_steps and not enough():
         raise TrainingStopped(f"step {trainer.state.global_step} of {trainer.state.max_steps}")

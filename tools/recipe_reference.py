@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 from engines.base import Decoding
 from engines.looped.config import LoopSettings
 from engines.settings import EngineSettings
+from pipelines.launching.settings import LaunchSettings
 from pipelines.recipe import Recipe
 from pipelines.sections import DataSettings, ModelSettings
 from pipelines.stages import stage_classes
@@ -101,6 +102,10 @@ An arm runs a part of the round again with other settings: it copies the first s
 follow in the round. `arms: {random: {filter.select.score: random}}` adds `filter@random` and `update@random`. Where
 there is an arm called `random`, `evaluate` compares the others with it.
 """
+_LAUNCH = """
+A stage that trains may have a block of its own, which takes the place of this one. [scale.md](scale.md) says how the
+processes are started.
+"""
 
 
 def reference() -> str:
@@ -115,6 +120,7 @@ def reference() -> str:
         "## `engine`\n\nOne key chooses it: `kind`.\n",
         *(_section(f"`kind: {_kind(each)}`", each) for each in get_args(get_args(EngineSettings)[0])),
         _section("`data.NAME`", DataSettings, _tasks(), level=2),
+        _section("`launch`", LaunchSettings, _LAUNCH, level=2),
         "## `stages`\n\nA list. Each has a `kind`, and may have a `name` to be called by (the kind unless given).\n",
         *(_section(f"`kind: {kind}`", stage_classes()[kind]) for kind in kinds),
         "## Blocks inside the stages\n",

@@ -16,6 +16,7 @@ from pathlib import Path
 TESTS = Path("tests")
 ALONE = (
     TESTS / "pipelines/test_real_chain.py",
+    TESTS / "pipelines/test_launch.py",
     TESTS / "stepwise/test_colocate.py",
     TESTS / "engines/test_parity.py",
     TESTS / "engines/test_recipe_on_vllm.py",

@@ -50,7 +50,8 @@ class UpdateStage(SftSettings, TrainingSettings):
         rows = context.rows(self.data)
         own = list(context.rows(context.settings("generate").data).problems) if self.truth else _kept(context)
         accepted = [*accepted_before(context), *own]
-        _write(context, accepted)
+        if not (context.directory / ACCEPTED_FILE).exists():  # else it is there from before a kill, or from the driver
+            _write(context, accepted)
         problems = [*rows.problems, *accepted]
         examples = [Example([{"role": "user", "content": p.question}], p.answer, p.image) for p in problems]
         start = (

@@ -74,6 +74,14 @@ class RolloutSettings(BaseModel):
         """Optimiser steps in one rollout of a reasoner with so many segments."""
         return segments if self.alignment == "step" else 1
 
+    def rows_of_a_process(self, processes: int) -> int:
+        """Boards in a batch of each process. Raises ValueError where they cannot be shared out equally."""
+        if self.batch_size % processes:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be shared out to {processes} processes; change one of them"
+            )
+        return self.batch_size // processes
+
     def check_steps(self, segments: int) -> None:
         """Raises `ValueError` where `steps` are no whole number of rollouts of a reasoner with so many segments."""
         length = self.rollout_steps(segments)

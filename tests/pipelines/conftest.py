@@ -48,14 +48,20 @@ class Children:
             [sys.executable, str(CHILD), "serve", *modules], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def trivium(self, *arguments: object, fault: str | None = None, at: int = 0) -> Outcome:
-        """Runs one command; `fault` (`kill before`, `kill after`, `full disk`) strikes at the `at`-th write."""
-        job = {"arguments": [str(a) for a in arguments], "fault": fault, "at": at, "output": str(self._output)}
+    def trivium(
+        self, *arguments: object, fault: str | None = None, at: int = 0, ranks: int = 0, output: Path | None = None
+    ) -> Outcome:
+        """Runs one command; `fault` (`kill before`, `kill after`, `full disk`) strikes at the `at`-th write.
+
+        `ranks`: the command is started so many times, as by a launcher; the outcome is that of the first.
+        """
+        job = {"arguments": [str(a) for a in arguments], "fault": fault, "at": at, "ranks": ranks}
+        job["output"] = str(output or self._output)
         assert self._server.stdin and self._server.stdout
         self._server.stdin.write(json.dumps(job) + "\n")
         self._server.stdin.flush()
         answer = json.loads(self._server.stdout.readline())
-        return Outcome(answer["code"], answer["writes"], self._output.read_text())
+        return Outcome(answer["code"], answer["writes"], Path(job["output"]).read_text())
 
     def close(self) -> None:
         assert self._server.stdin

@@ -57,6 +57,7 @@ def test_options_are_frozen() -> None:
     walk(typer.main.get_command(app), "")
     assert found == {
         "run": ["RECIPE", "OVERRIDES", "--only", "--from", "--until", "--plan", "--runs"],
+        "launch slurm": ["RECIPE", "OVERRIDES", "--runs"],
         "report": ["RUN", "--runs"],
         "convert": ["SOURCE", "TARGET", "--sha256"],
         "doctor": ["--repair"],

@@ -29,11 +29,6 @@ from selfrefine.stepwise.trainer import StepCreditTrainer
 from selfrefine.training import TrainingStopped, is_first, processes
 from tasks.problem import Problem
 
-# Trainer resumes each of several processes on its own device, and torch loads onto `cuda:1` but not onto `cpu:1`.
-torch.serialization.register_package(
-    15, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
-)
-
 ROWS, GROUP = 6, 4  # of one process; so the second of three groups lies in both
 
 

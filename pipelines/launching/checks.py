@@ -1,0 +1,83 @@
+"""What can be known of a training in several processes before it begins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.errors import RunError
+from pipelines.launching.command import shown
+from pipelines.launching.ranks import Ranks
+from pipelines.launching.settings import LaunchSettings, launch_settings
+
+if TYPE_CHECKING:
+    from pipelines.plan import Step
+    from pipelines.recipe import Recipe
+    from pipelines.stage import StageSettings
+
+
+def problems(recipe: Recipe, stage: StageSettings) -> Iterator[str]:
+    """One line for each thing that is wrong with how a stage would be launched; nothing for one that trains nothing."""
+    if not hasattr(stage, "rows_of_a_process"):
+        return
+    settings, ranks = launch_settings(recipe, stage), Ranks.of(os.environ)
+    try:
+        stage.rows_of_a_process(ranks.world if ranks else settings.world)
+    except ValueError as error:
+        yield f"stages.{stage.name}: {error}"
+    if settings.config is not None and not Path(settings.config).is_file():
+        yield f"launch.config: {settings.config}: no such file; `accelerate config --config_file FILE` writes one"
+
+
+def commands(steps: Iterable[Step]) -> Iterator[str]:
+    """For each training in several processes that is due, the command that starts them."""
+    ranks = Ranks.of(os.environ)
+    for step, settings in _due(steps):
+        name = step.leg.label + step.link.name
+        if ranks is not None:
+            yield f"{name}: in the {ranks.world} processes that {ranks.launcher} has started"
+        elif settings.nodes > 1:
+            yield f"{name}: in {settings.world} processes; {_elsewhere(settings)}"
+        elif settings.world > 1:
+            yield f"{name}: {shown(settings, step.leg.root, name)}"
+
+
+def check_machine(steps: Iterable[Step]) -> None:
+    """Raises `RunError` where this machine cannot start the processes of the trainings that are due."""
+    ranks = Ranks.of(os.environ)
+    for _, settings in _due(steps):
+        here = ranks.local_world if ranks else settings.processes
+        if ranks is None and settings.nodes > 1:
+            raise RunError(_elsewhere(settings))
+        if ranks is not None and settings.config is not None:
+            raise RunError(f"launch.config is for the launcher that a run starts; this one runs under {ranks.launcher}")
+        if here == 1:
+            continue
+        import torch
+
+        gpus = torch.cuda.device_count()
+        if 0 < gpus < here:
+            raise RunError(
+                f"launch.processes: {here} processes want a GPU each and this machine has {gpus}; give "
+                f"launch.processes={gpus}, or CUDA_VISIBLE_DEVICES= in the environment to train on CPUs"
+            )
+        if gpus == 0 and settings.config is not None:
+            raise RunError(
+                "launch.config: without GPUs `accelerate launch` starts one process and shards nothing, whatever the "
+                f"file says; leave it out, and torchrun starts {here}"
+            )
+
+
+def _due(steps: Iterable[Step]) -> Iterator[tuple[Step, LaunchSettings]]:
+    for step in steps:
+        if step.reason and hasattr(step.link.settings, "rows_of_a_process"):
+            yield step, launch_settings(step.leg.recipe, step.link.settings)
+
+
+def _elsewhere(settings: LaunchSettings) -> str:
+    return (
+        f"launch.nodes {settings.nodes}: one machine cannot start processes on another; `trivium launch slurm RECIPE` "
+        "writes a job, or start `torchrun … -m pipelines.cli run RECIPE` on each"
+    )

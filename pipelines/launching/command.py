@@ -1,0 +1,61 @@
+"""The command that starts the processes of a training, and the environment they get."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipelines.launching.settings import LaunchSettings
+
+WORKER = "pipelines.launching.worker"
+WORLD = "TRIVIUM_PROCESSES"
+"""How many processes the driver asked for: a launcher may start fewer and say nothing."""
+DRIVEN = "TRIVIUM_DRIVEN"
+"""Says that the standard input is a pipe whose other end the driver holds as long as it lives."""
+
+
+def command(settings: LaunchSettings, root: Path, name: str) -> list[str]:
+    """What starts all processes that train the stage `name` of the run in `root`, on this machine."""
+    count = str(settings.processes)
+    if settings.config is not None:
+        launcher = ["accelerate.commands.launch", "--config_file", settings.config, "--num_processes", count, "-m"]
+    else:
+        # Without an address torchrun asks for the machine's full name, which is not always one that resolves.
+        here = ["--standalone", "--local-addr", "127.0.0.1"]
+        launcher = ["torch.distributed.run", *here, "--nproc-per-node", count, "-m"]
+    return [sys.executable, "-m", *launcher, WORKER, str(root), name]
+
+
+def shown(settings: LaunchSettings, root: Path, name: str) -> str:
+    """The command as it can be put to a shell."""
+    return shlex.join(command(settings, root, name))
+
+
+def environment(settings: LaunchSettings) -> dict[str, str]:
+    """The driver's own environment, and what the processes need beside."""
+    return {
+        **os.environ,
+        **threads(settings.processes, os.environ),
+        **imports(),
+        WORLD: str(settings.world),
+        DRIVEN: "1",
+    }
+
+
+def threads(processes: int, given: Mapping[str, str]) -> dict[str, str]:
+    """Shares the cores out, where nobody has: torchrun would give each process one."""
+    if "OMP_NUM_THREADS" in given:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // processes))}
+
+
+def imports() -> dict[str, str]:
+    """Lets `python -m` find the code that the driver runs, and not a folder `eval` or `tasks` of the user's."""
+    home = str(Path(__file__).resolve().parents[2])
+    path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+    if Path(home).name != "site-packages":
+        path.insert(0, home)
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(path)}
