@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.checkpoints import Checkpoint
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from eval.suite import Suite
     from eval.trial import Trial
     from pipelines.context import StageContext
+    from pipelines.progress import Progress
     from tasks.problem import Problem
 
 
@@ -26,7 +27,7 @@ def ask(
     problems: Sequence[Problem],
     samples: int,
     chunk: int,
-    advance: Callable[[int], None],
+    bar: Progress,
     part: str | None = None,
 ) -> list[Trial]:
     """`samples` trials of each problem, in the order of the problems. Those of an earlier call with another number of
@@ -59,7 +60,7 @@ def ask(
         shards = context.shards(f"{place}/{first}-{end}", key)
         # All answers to one problem follow each other, so that an engine can share the work on their prompt.
         asked = [Asked(problem, sample) for problem in problems for sample in range(first, end)]
-        shards.run(asked, chunk, work, advance)
+        shards.run(asked, chunk, work, bar)
         trials += [Trial.model_validate(row) for row in shards.rows()]
     place_of = {problem.id: number for number, problem in enumerate(problems)}
     wanted = [trial for trial in trials if trial.sample < samples]

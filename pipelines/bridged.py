@@ -74,7 +74,7 @@ def ask(
 
             key = {"task": task, "limit": limit, "engine": dict(about), "seed": context.seed, **versions(task)}
             shards = context.shards(f"shards/{checkpoint.name}", {**key, "checkpoint": checkpoint.fingerprint})
-            shards.run([checkpoint], 1, work, bar.advance)
+            shards.run([checkpoint], 1, work, bar)
             first, *rows = shards.rows()
             provenance = first["provenance"]
             original = sum(each["n_samples"]["original"] for each in provenance["tasks"].values())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines.cli_eval import eval_app
-from pipelines.terminal import RunName, Runs, echo_columns, one_line, options_of, show
+from pipelines.terminal import RunName, Runs, command_line, echo_columns, one_line, options_of, show
 
 if TYPE_CHECKING:
     from pipelines.launching.ranks import Ranks
@@ -105,13 +106,28 @@ def runs_list(runs: Runs = Path("runs")) -> None:
 
 
 @runs_app.command("show")
-def runs_show(run: RunName, runs: Runs = Path("runs")) -> None:
-    """Rows, times and numbers of each finished stage."""
+def runs_show(
+    run: RunName,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show what a run at work does, again and again, until it ends.")
+    ] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """What a run at work does; rows, times and numbers of each finished stage."""
     with one_line():
+        from pipelines.live import read_live
+        from pipelines.live_text import live_lines
+        from pipelines.live_text import watch as watch_it
         from pipelines.store import find_run
         from pipelines.tables import number_table, run_table
 
         found = find_run(run, runs)
+        if watch:
+            watch_it(found.directory, typer.echo)
+            found = find_run(run, runs)
+        else:
+            for line in live_lines(read_live(found.directory)):
+                typer.echo(line)
         show(run_table(found), number_table(found))
 
 
@@ -177,6 +193,27 @@ def report(run: RunName, runs: Runs = Path("runs")) -> None:
         found = find_run(run, runs).directory
         typer.echo(write_report(found))
         publish_run(found)
+
+
+@app.command()
+def serve(
+    run: RunName,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    expose: Annotated[bool, typer.Option("--expose", help="Allow an address that other machines reach.")] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Show a run as a web page while it runs. The page only reads."""
+    with one_line():
+        from pipelines.serving.server import RunServer
+        from pipelines.store import find_run
+
+        with RunServer(find_run(run, runs).directory, host, port, expose) as server:
+            if not server.local:
+                typer.echo(f"warning: whoever reaches {host} can read this run; no password is asked", err=True)
+            typer.echo(f"{server.url} shows {run}; Ctrl-C ends it")
+            with suppress(KeyboardInterrupt):
+                server.serve_forever()
 
 
 @app.command()
@@ -325,7 +362,7 @@ def _run(path: Path, overrides: list[str], runs: Path, selection: Selection, ran
     with leading(ranks) as lead:
         recipe = load_recipe(path, overrides)
         root = runs / recipe.name
-        runner.run(recipe, root, selection, typer.echo, lead)
+        runner.run(recipe, root, selection, typer.echo, command_line(), lead)
     finished = read_run(root)
     show(run_table(finished), number_table(finished))
     page = root / "report.html"

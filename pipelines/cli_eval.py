@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from pipelines.terminal import Runs, echo_columns, one_line, options_of, show
+from pipelines.terminal import Runs, command_line, echo_columns, one_line, options_of, show
 
 if TYPE_CHECKING:
     import click
@@ -77,7 +77,7 @@ def eval_checkpoint(
         if plan:
             show(plan_lines(recipe, root, typer.echo))
             return
-        runner.run(recipe, root, Selection(), typer.echo)
+        runner.run(recipe, root, Selection(), typer.echo, command_line())
         results = results_of(recipe, root)
         show(result_table(results))
         if any(each.result["comparisons"] for each in results):

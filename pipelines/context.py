@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.settings import EngineSettings, LatentSettings
+from pipelines.heartbeat import Heartbeat
 from pipelines.metrics import Metrics
 from pipelines.progress import Progress, progress
 from pipelines.shards import Shards
@@ -51,6 +52,8 @@ class StageContext:
     """Trains the stage in processes of their own, up to a checkpoint that is whole; None: this process trains."""
     for_training_alone: bool = False
     """True in a process that a driver started for the training of this stage."""
+    heartbeat: Heartbeat | None = None
+    """Told what is done, for those who watch."""
     opened: list[Path] = field(default_factory=list)
     """Shard directories in use, which the runner keeps."""
     _engine: Engine | None = None
@@ -82,7 +85,8 @@ class StageContext:
         """
         if self._engine is None or self._checkpoint != str(checkpoint):
             self.close_engine()
-            self._engine = _open(self.recipe.engine, checkpoint)
+            engine = _open(self.recipe.engine, checkpoint)
+            self._engine = self.heartbeat.counted(engine) if self.heartbeat else engine
             self._checkpoint = str(checkpoint)
         return self._engine
 
@@ -98,9 +102,11 @@ class StageContext:
         self.opened.append(path)
         return Shards(path, key, self.stop)
 
-    def progress(self, total: int, what: str) -> AbstractContextManager[Progress]:
+    @contextmanager
+    def progress(self, total: int, what: str) -> Iterator[Progress]:
         """A bar on a terminal, plain lines elsewhere. `with context.progress(n, "asking") as bar: bar.advance(1)`."""
-        return progress(total, f"{self.name}: {what}")
+        with progress(total, f"{self.name}: {what}") as bar:
+            yield self.heartbeat.counting(bar, total, what) if self.heartbeat else bar
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Appends a record to the run's `metrics.jsonl`. A record with the `step` of an earlier one replaces it."""

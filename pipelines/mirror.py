@@ -20,6 +20,7 @@ from typing import Any
 
 from pipelines.errors import RunError
 from pipelines.files import PARTIAL, sha256_of, whole, write_json
+from pipelines.heartbeat import LIVE_FILE
 from pipelines.lock import LOCK_FILE
 from pipelines.manifest import MANIFEST_FILE, Manifest
 from tasks.remote import cache_folder
@@ -306,8 +307,9 @@ def _told(url: str) -> Iterator[None]:
 
 
 def _whole_files(directory: Path) -> list[Path]:
-    """Files that are in place, but for locks and manifests."""
-    found = (path for path in sorted(directory.rglob("*")) if path.name not in (LOCK_FILE, MANIFEST_FILE))
+    """Files that are in place, but for locks, heartbeats and manifests."""
+    others = (LOCK_FILE, LIVE_FILE, MANIFEST_FILE)
+    found = (path for path in sorted(directory.rglob("*")) if path.name not in others)
     return [path for path in found if path.is_file() and not any(part.startswith(PARTIAL) for part in path.parts)]
 
 

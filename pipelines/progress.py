@@ -22,6 +22,10 @@ class Progress(Protocol):
         """`count` more are done."""
         ...
 
+    def skip(self, count: int) -> None:
+        """`count` more were done by an earlier attempt."""
+        ...
+
 
 @contextmanager
 def progress(total: int, what: str) -> Iterator[Progress]:
@@ -53,6 +57,8 @@ class _Lines:
             self._said = now
             print(f"{self._what} {self._done}/{self._total}", file=sys.stderr, flush=True)
 
+    skip = advance
+
 
 class _Bar:
     def __init__(self, bars: RichProgress, task: TaskID) -> None:
@@ -60,3 +66,5 @@ class _Bar:
 
     def advance(self, count: int = 1) -> None:
         self._bars.advance(self._task, count)
+
+    skip = advance

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipelines import machine
 from pipelines.context import StageContext
 from pipelines.errors import Interrupted, RunError, explain
 from pipelines.files import remove, sweep, write_json, write_text
+from pipelines.heartbeat import LIVE_FILE, Heartbeat
 from pipelines.launching.checks import check_machine
 from pipelines.launching.driver import Launched
 from pipelines.launching.joined import Lead
@@ -35,8 +37,23 @@ RECIPE_FILE = "recipe.yaml"
 Say = Callable[[str], None]
 
 
-def run(recipe: Recipe, root: Path, selection: Selection, say: Say, lead: Lead | None = None) -> None:
-    """Runs what is not up to date. `say` gets a line for each stage; `lead`: to the other processes of a launcher.
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What all steps of one call of `run` have in common."""
+
+    stop: Stop
+    say: Say
+    heart: Heartbeat
+    lead: Lead | None
+    mirror: Mirror | None
+
+
+def run(
+    recipe: Recipe, root: Path, selection: Selection, say: Say, command: str | None = None, lead: Lead | None = None
+) -> None:
+    """Runs what is not up to date. `say` gets a line for each stage.
+
+    `command` goes on where this one ended; `lead`: to the other processes of a launcher.
 
     Raises `RecipeError` before anything is written, `RunError` for what the user can mend, `Interrupted` after Ctrl-C.
     """
@@ -45,63 +62,66 @@ def run(recipe: Recipe, root: Path, selection: Selection, say: Say, lead: Lead |
         mirror.pull()
     parts = legs(recipe, root)
     selected = selection.of(parts)
-    due = [step for step in plan(parts) if step.reason and step.leg.label + step.link.name in selected]
+    steps = {step.leg.label + step.link.name: step for step in plan(parts)}
+    due = {name: step for name, step in steps.items() if step.reason and name in selected}
     missing = missing_engine(recipe.engine)
-    if missing and any("engine" in step.link.settings.uses for step in due):
+    if missing and any("engine" in step.link.settings.uses for step in due.values()):
         raise RunError(f"engine.kind: {missing}")
-    check_machine(due)
+    check_machine(due.values())
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{root}: cannot be made ({error.strerror}); choose another place with --runs DIR") from None
     stop = Stop()
-    with locked(root), nullcontext() if mirror is None else mirror.held(say), polite_signals(stop):
+    around = _Surroundings(stop, say, Heartbeat(root / LIVE_FILE, list(steps), list(due), command), lead, mirror)
+    kept = nullcontext() if mirror is None else mirror.held(say)
+    with locked(root), kept, polite_signals(stop), around.heart.beating():
         sweep(root)
         _write_once(root / RECIPE_FILE, recipe.to_yaml())
         made: dict[str, Step] = {}
         for leg in parts:
             leg.directory.mkdir(exist_ok=True)
             for step in leg.steps(made):
-                _bring_up_to_date(step, made, leg.label + step.link.name in selected, stop, say, lead, mirror)
+                _bring_up_to_date(step, made, leg.label + step.link.name in selected, around)
 
 
-def _bring_up_to_date(
-    step: Step, made: dict[str, Step], selected: bool, stop: Stop, say: Say, lead: Lead | None, mirror: Mirror | None
-) -> None:
+def _bring_up_to_date(step: Step, made: dict[str, Step], selected: bool, around: _Surroundings) -> None:
     name = step.leg.label + step.link.name
     reason = step.reason
     if selected and reason is None:
-        say(f"{name}: up to date")
+        around.say(f"{name}: up to date")
     elif selected:
         for above in read_by(step.leg, step.link, made):
             if above.reason is not None:
                 other = above.leg.label + above.link.name
                 raise RunError(f"{name} reads {other}, which is not up to date ({above.reason}); run that first")
-        if stop.requested:
+        if around.stop.requested:
             raise Interrupted(f"before {name}")
-        say(f"{name}: {reason}")
-        if mirror is not None:
-            mirror.begin(step.directory)
+        around.say(f"{name}: {reason}")
+        if around.mirror is not None:
+            around.mirror.begin(step.directory)
+        around.heart.enter(name)
         try:
-            manifest = run_step(step, made, stop, lead)
+            manifest = _run_step(step, made, around)
         except Exception as error:
             message = explain(error)
             if message is None:
                 raise
             raise RunError(f"{name}: {message}") from error
-        if mirror is not None:
-            mirror.push(step.directory)
+        if around.mirror is not None:
+            around.mirror.push(step.directory)
         for warning in manifest.warnings:
-            say(f"{name}: warning: {warning}")
-        say(f"{name}: done, {_summary(manifest)}")
+            around.say(f"{name}: warning: {warning}")
+        around.say(f"{name}: done, {_summary(manifest)}")
+        around.heart.leave(name)
         step = Step(step.leg, step.link, step.source, None)
     made[name] = step
 
 
-def run_step(step: Step, made: Mapping[str, Step], stop: Stop, lead: Lead | None) -> Manifest:
+def _run_step(step: Step, made: Mapping[str, Step], around: _Surroundings) -> Manifest:
     """Runs one stage, whose upstream is finished, and writes its manifest."""
     link, directory = step.link, step.directory
-    context = context_of(step, made, stop, launch=_launch(step, lead))
+    context = context_of(step, made, around.stop, launch=_launch(step, around.lead), heartbeat=around.heart)
     metrics = context.metrics
     fingerprints = {name: context.handle(kind).manifest.fingerprint for kind, name in link.upstream.items()}
     attempts = _begin(directory, {"digest": step.digest, "inputs": fingerprints}, metrics, link.name)

@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.errors import Interrupted, RunError
 from pipelines.files import remove, sweep, write_json, write_text
 from pipelines.stop import Stop
+
+if TYPE_CHECKING:
+    from pipelines.progress import Progress
 
 KEY_FILE = "key.json"
 Item = TypeVar("Item")
@@ -39,11 +42,11 @@ class Shards:
         items: Sequence[Item],
         size: int,
         work: Callable[[Sequence[Item]], Iterable[Row]],
-        advance: Callable[[int], None] | None = None,
+        bar: Progress | None = None,
     ) -> None:
         """Calls `work` on each chunk of `size` items that has no file yet and keeps the rows it gives (JSON values).
 
-        `work` raises where a call failed: a failure is no result and stays owed. `advance` is told how many items are
+        `work` raises where a call failed: a failure is no result and stays owed. `bar` is told how many items are
         done, those of earlier attempts too. Raises `Interrupted` between two chunks once a stop is requested.
         """
         if size < 1:
@@ -57,13 +60,14 @@ class Shards:
         for number, start in enumerate(range(0, len(items), size)):
             chunk = items[start : start + size]
             path = self._path(number)
-            if not path.exists():
+            before = path.exists()
+            if not before:
                 if self._stop.requested:
                     raise Interrupted(f"{start} of {len(items)} rows are kept in {self.directory}")
                 lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in work(chunk)]
                 write_text(path, "".join(lines))
-            if advance is not None:
-                advance(len(chunk))
+            if bar is not None:
+                (bar.skip if before else bar.advance)(len(chunk))
 
     @property
     def complete(self) -> bool:

@@ -83,7 +83,7 @@ def put_under_stress(
             for cell, each in cells:
                 named = replace(suite, name=f"{suite.name}~{cell.scope:g}/{cell.severity}")
                 part = f"{checkpoint.name}~{cell.scope:g}-{cell.severity}"
-                trials.append((cell, ask(context, checkpoint, named, grader, each, 1, chunk, bar.advance, part)))
+                trials.append((cell, ask(context, checkpoint, named, grader, each, 1, chunk, bar, part)))
             report = stress_report(trials)
             reports[checkpoint.name] = report.as_json()
             if report.bug:

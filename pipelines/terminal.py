@@ -40,8 +40,7 @@ def one_line() -> Iterator[None]:
     try:
         yield
     except Interrupted as interruption:
-        command = shlex.join(["trivium", *sys.argv[1:]])
-        typer.echo(f"stopped: {interruption}; to go on: {command}", err=True)
+        typer.echo(f"stopped: {interruption}; to go on: {command_line()}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except Exception as error:
         message = explain(error)
@@ -49,6 +48,11 @@ def one_line() -> Iterator[None]:
             raise
         typer.echo(f"error: {message}", err=True)
         raise typer.Exit(EXIT_MISTAKE) from None
+
+
+def command_line() -> str:
+    """The command that this process was started by, as one would type it."""
+    return shlex.join(["trivium", *sys.argv[1:]])
 
 
 def options_of(assignments: Sequence[str]) -> dict[str, Any]:

@@ -263,10 +263,19 @@ def _watch(
     from transformers import TrainerCallback
 
     class _Watch(TrainerCallback):  # type: ignore[misc]
+        tokens = 0
+        """Those of the steps before, as far as this process, or the state it resumes from, counts them."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.tokens = state.num_input_tokens_seen
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             # The summary at the end speaks of this call alone, which may have resumed.
             if logs and "loss" in logs and is_first():
                 kept = {key: value for key, value in logs.items() if logged(key)}
+                if "num_tokens" in logs:  # TRL's sum over all steps, which begins anew where a training resumes
+                    kept["tokens"] = int(logs["num_tokens"]) - self.tokens
+                    self.tokens = int(logs["num_tokens"])
                 on_log({"step": state.global_step, "steps": state.max_steps, **kept})
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -208,7 +208,7 @@ class EvaluateStage(DataStageSettings):
         results = []
         with context.progress(len(problems) * self.samples * len(found), "answering") as bar:
             for checkpoint in found:
-                trials = ask(context, checkpoint, suite, grader, problems, self.samples, self.chunk, bar.advance)
+                trials = ask(context, checkpoint, suite, grader, problems, self.samples, self.chunk, bar)
                 results.append(Evaluated(checkpoint.name, settings, trials))
         baseline = asdict(constant_baseline(problems))
         provenance = provenance_of(suite, problems, found, self.samples, context.seed, context.recipe.engine)

@@ -208,7 +208,7 @@ class FilterStage(StageSettings):
                 return original
         shards = context.shards(_SHARDS, key)
         with context.progress(len(pairs), "measuring") as bar:
-            shards.run(pairs, self.chunk, self._worker(context, pairs), bar.advance)
+            shards.run(pairs, self.chunk, self._worker(context, pairs), bar)
         return shards
 
     def _worker(self, context: StageContext, pairs: Sequence[Pair]) -> Any:

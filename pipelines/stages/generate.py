@@ -79,7 +79,7 @@ class GenerateStage(DataStageSettings):
         }
         shards = context.shards("shards", key)
         with context.progress(len(pictures), "proposing") as bar:
-            shards.run(pictures, self.chunk, work, bar.advance)
+            shards.run(pictures, self.chunk, work, bar)
         pairs = _mark_duplicates(list(shards.rows()))
         _write(context, pairs)
         reasons = Counter(row["reason"] for row in pairs if row["reason"])

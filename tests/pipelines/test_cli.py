@@ -59,6 +59,7 @@ def test_options_are_frozen() -> None:
         "run": ["RECIPE", "OVERRIDES", "--only", "--from", "--until", "--plan", "--runs"],
         "launch slurm": ["RECIPE", "OVERRIDES", "--runs"],
         "report": ["RUN", "--runs"],
+        "serve": ["RUN", "--port", "--host", "--expose", "--runs"],
         "convert": ["SOURCE", "TARGET", "--sha256"],
         "doctor": ["--repair"],
         "eval ask": [
@@ -79,7 +80,7 @@ def test_options_are_frozen() -> None:
         "eval show": ["SUITE", "OVERRIDES", "-n"],
         "eval suites": [],
         "runs list": ["--runs"],
-        "runs show": ["RUN", "--runs"],
+        "runs show": ["RUN", "--watch", "--runs"],
         "runs diff": ["A", "B", "--runs"],
         "rewards check": ["REFERENCE", "OVERRIDES", "--data"],
         "rewards list": [],

@@ -50,9 +50,13 @@ class Tab:
 
     def open(self, path: Path, address: str = "") -> None:
         """Loads a file and waits until its samples are there."""
-        self.call("Page.navigate", url=f"file://{path}{address}")
-        self.until("document.readyState === 'complete'")
+        self.visit(f"file://{path}{address}")
         self.until("!document.querySelector('#samples form') || !document.querySelector('#samples form').hidden")
+
+    def visit(self, url: str) -> None:
+        """Loads a page; of the network only this machine can be reached."""
+        self.call("Page.navigate", url=url)
+        self.until("document.readyState === 'complete'")
 
     def value(self, script: str) -> Any:
         """What a script gives, as JSON; promises are waited for."""

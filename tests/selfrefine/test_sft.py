@@ -43,8 +43,8 @@ def batch_of(
             caught.append(trainer)
             raise TrainingStopped
 
-        monkeypatch.setattr(sft, "run", catch)
-        with pytest.raises(TrainingStopped):
+        with monkeypatch.context() as patched, pytest.raises(TrainingStopped):
+            patched.setattr(sft, "run", catch)
             train(examples, tiny(architecture), tmp_path, QUICK)
         trainer = caught[0]
         rows = [trainer.train_dataset[i] for i in range(len(examples))]
@@ -128,6 +128,7 @@ def test_accumulated_steps_are_those_of_the_whole_batch(
         settings = SftSettings(steps=1, batch_size=12, accumulate=accumulate, learning_rate=1e-3)
         train(seeing, tiny(architecture), tmp_path / str(accumulate), settings, on_log=rows.append)
         found.append(rows[0])
+    assert found[0]["tokens"] == found[1]["tokens"]
     assert found[0]["loss"] == pytest.approx(found[1]["loss"], abs=1e-5)
     assert found[0]["grad_norm"] == pytest.approx(found[1]["grad_norm"], rel=1e-3)
 
@@ -160,6 +161,7 @@ def test_a_stopped_training_ends_with_the_weights_of_an_undisturbed_one(
     finished = train(examples, tiny(architecture), tmp_path / "cut", settings, on_log=again.append)
     assert finished == whole and whole["steps"] == 6
     assert [row["loss"] for row in again] == [row["loss"] for row in rows]
+    assert [row["tokens"] for row in again] == [row["tokens"] for row in rows]
     expected, found = weights(tmp_path / "whole" / "result"), weights(tmp_path / "cut" / "result")
     start = weights(tiny(architecture))
     assert expected.keys() == found.keys()
@@ -210,10 +212,14 @@ def test_frozen_vision_stays_and_the_projector_learns(
     assert not [n for n in moved if ("visual" in n or "vision_tower" in n) and projector not in n]
 
 
-def test_training_learns_its_examples(tiny: Callable[[str], Path], examples: list[Example], tmp_path: Path) -> None:
+def test_training_learns_its_examples(
+    tiny: Callable[[str], Path], batch_of: Callable[..., Any], examples: list[Example], tmp_path: Path
+) -> None:
+    batch, _, _ = batch_of("qwen2_5_vl", examples)
     rows: list[Any] = []
     settings = SftSettings(steps=30, batch_size=16, learning_rate=1e-2)
     numbers = train(examples, tiny("qwen2_5_vl"), tmp_path, settings, on_log=rows.append)
+    assert {row["tokens"] for row in rows} == {int(batch["attention_mask"].sum())}, "each step reads all examples"
     assert rows[0]["loss"] > 5 and rows[-1]["loss"] < 2.5
     assert numbers["steps"] == 30 and numbers["examples"] == 16 and math.isfinite(numbers["loss"])
     assert not (tmp_path / "result" / "training_args.bin").exists()

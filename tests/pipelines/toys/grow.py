@@ -43,7 +43,7 @@ class GrowStage(StageSettings):
             return [{"n": n, "height": n * self.factor + context.seed} for n in chunk]
 
         with context.progress(len(items), "growing") as bar:
-            shards.run(items, self.chunk, work, bar.advance)
+            shards.run(items, self.chunk, work, bar)
         kept = [row for row in shards.rows() if row["n"] % self.select.every == 0]
         write_text(context.directory / "kept.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         dropped = {"not selected": len(items) - len(kept)}

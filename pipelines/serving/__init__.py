@@ -1,0 +1,1 @@
+"""A run as a small web page that refreshes itself. It only reads."""
