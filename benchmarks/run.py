@@ -28,6 +28,7 @@ from benchmarks import (
     overhead,
     precision,
     reasoner,
+    replicas,
     sampler,
     samples,
     verification,
@@ -155,6 +156,18 @@ def measure_evaluation(directory: Path) -> Iterator[Row]:
     close_shared()
 
 
+def measure_replicas(directory: Path) -> Iterator[Row]:
+    ideal = replicas.BATCHES * replicas.DELAY
+    first = None
+    for workers, seconds in replicas.seconds_with():
+        first = first or seconds
+        shown = f"{seconds:.1f} s for {ideal:.0f} s of work each: {first / seconds:.1%} of one worker's efficiency"
+        yield Row(f"{workers} workers that wait {replicas.DELAY:g} s for each 64 requests", shown, ">= 90 %")
+    for count, processor, memory in replicas.coordination():
+        shown = f"{processor:.1f} s of the driver's processor, {processor / count * 1e6:.0f} s a million; {memory} MiB"
+        yield Row(f"{count:,} requests to workers that take no time", shown, "memory flat")
+
+
 SECTIONS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "commands": measure_commands,
     "overhead": measure_overhead,
@@ -167,6 +180,7 @@ SECTIONS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "credit": measure_credit,
     "verification": measure_verification,
     "evaluation": measure_evaluation,
+    "replicas": measure_replicas,
 }
 
 

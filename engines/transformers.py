@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -116,6 +116,18 @@ class TransformersEngine:
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[Score]:
         yield from in_order(self._done(requests, self._score_batch, lambda request: len(request.target)))
+
+    def update_weights(self, named: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Replaces weights by `named` (names as in the model; see `engines.weights.named_weights`).
+
+        Raises `EngineError` for a name or a shape that the model does not have.
+        """
+        own = dict(self._model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in named:
+                if name not in own or own[name].shape != tensor.shape:
+                    raise EngineError(f"{name}: the model has no weight of this name and shape {tuple(tensor.shape)}")
+                own[name].copy_(tensor)
 
     def close(self) -> None:
         self._model = None

@@ -98,14 +98,15 @@ def _grade_group(
     generations: Sequence[Generation],
 ) -> list[Trial]:
     problems = [each.problem for each in asked]
-    verdicts = grade(
-        suite,
-        grader,
-        problems,
-        [request.messages for request in requests],
-        [generation.text for generation in generations],
-        [generation.finish for generation in generations],
-    )
+    with grader.one_at_a_time:
+        verdicts = grade(
+            suite,
+            grader,
+            problems,
+            [request.messages for request in requests],
+            [generation.text for generation in generations],
+            [generation.finish for generation in generations],
+        )
     return [
         Trial(
             label=label,

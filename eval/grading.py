@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import ascii_uppercase
+from threading import Lock
 
 from eval.extract import Extraction, extract
 from eval.suite import Suite
@@ -20,6 +21,8 @@ class Grader:
 
     reward: Reward
     also: Mapping[str, Reward]
+    one_at_a_time: Lock = field(default_factory=Lock, compare=False)
+    """Rewards are written for one thread; several evaluations may grade at once."""
 
     @classmethod
     def of(cls, suite: Suite) -> Grader:

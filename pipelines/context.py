@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.settings import EngineSettings, LatentSettings
+from engines.settings import EngineSettings, LatentSettings, ReplicableSettings
 from pipelines.heartbeat import Heartbeat
 from pipelines.metrics import Metrics
 from pipelines.progress import Progress, progress
 from pipelines.shards import Shards
 from pipelines.stage import StageHandle
 from pipelines.stop import Stop
+from pipelines.turns import Turns, TurnTaking
 
 if TYPE_CHECKING:
     from engines.base import Engine
@@ -56,8 +57,12 @@ class StageContext:
     """Told what is done, for those who watch."""
     opened: list[Path] = field(default_factory=list)
     """Shard directories in use, which the runner keeps."""
+    turns: Turns = field(init=False)
     _engine: Engine | None = None
     _checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        self.turns = Turns(chunks_at_once(self.recipe.engine))
 
     def handle(self, kind: str) -> StageHandle:
         """The upstream stage behind `inputs[kind]`; its manifest's `fingerprint` belongs into keys of shards."""
@@ -81,14 +86,17 @@ class StageContext:
     def engine(self, checkpoint: str | Path) -> Engine:
         """The recipe's engine with these weights, opened on first use.
 
-        One at a time: asking for another checkpoint closes the engine before. The runner closes the last one.
+        One at a time: asking for another checkpoint closes the engine before, or gives it to the workers that are
+        there. The runner closes the last one.
         """
         if self._engine is None or self._checkpoint != str(checkpoint):
-            self.close_engine()
-            engine = _open(self.recipe.engine, checkpoint)
-            self._engine = self.heartbeat.counted(engine) if self.heartbeat else engine
+            if isinstance(self._engine, TurnTaking):
+                self._engine.reopen(str(checkpoint))
+            else:
+                self.close_engine()
+                self._engine = _open(self.recipe.engine, checkpoint, self.turns)
             self._checkpoint = str(checkpoint)
-        return self._engine
+        return self.heartbeat.counted(self._engine) if self.heartbeat else self._engine
 
     def close_engine(self) -> None:
         """Gives the engine's memory back, if one is open. A stage that goes on to train calls this first."""
@@ -100,7 +108,7 @@ class StageContext:
         """Shards in the stage's directory that stop politely. `key`: all that their rows depend on, JSON values."""
         path = self.directory / subdirectory
         self.opened.append(path)
-        return Shards(path, key, self.stop)
+        return Shards(path, key, self.stop, self.turns)
 
     @contextmanager
     def progress(self, total: int, what: str) -> Iterator[Progress]:
@@ -113,7 +121,12 @@ class StageContext:
         self.metrics.append(self.name, record)
 
 
-def _open(settings: EngineSettings, checkpoint: str | Path) -> Engine:
+def chunks_at_once(settings: EngineSettings) -> int:
+    """Chunks that a stage has in work: one, or enough for a worker to find another when it is done with its own."""
+    return 2 * settings.replicas if isinstance(settings, ReplicableSettings) and settings.on_ray else 1
+
+
+def _open(settings: EngineSettings, checkpoint: str | Path, turns: Turns) -> Engine:
     """The engine; that of reasoners lives with their method, above the engines."""
     if isinstance(settings, LatentSettings):
         from selfrefine.latent.engine import LatentEngine
@@ -121,4 +134,10 @@ def _open(settings: EngineSettings, checkpoint: str | Path) -> Engine:
         return LatentEngine(settings, str(checkpoint))
     from engines.open import open_engine
 
-    return open_engine(settings, checkpoint)
+    engine = open_engine(settings, checkpoint)
+    if turns.at_once == 1:
+        return engine
+    from engines.replicated.engine import ReplicatedEngine
+
+    assert isinstance(engine, ReplicatedEngine)
+    return TurnTaking(engine, turns)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import TypeAdapter
 
+from engines.settings import EngineSettings, what_matters
 from pipelines.checkpoints import engine_kind, root_of
 from pipelines.errors import RecipeError, RunError
 from pipelines.evaluation import Stored, stored
@@ -224,7 +226,7 @@ def _with_earlier(recipe: Recipe, root: Path, asked: Mapping[str, str]) -> Recip
                 f"{root}: {label} is {before[label]} there, and not {place}; give this run a --name of its own"
             )
     names = {stage.name for stage in recipe.stages}
-    same = earlier.get("engine") == recipe.dump()["engine"] and earlier.get("seed") == recipe.seed
+    same = _engine_that_matters(earlier) == what_matters(recipe.engine) and earlier.get("seed") == recipe.seed
     kept = [
         stage
         for stage in earlier.get("stages", ())
@@ -237,6 +239,10 @@ def _with_earlier(recipe: Recipe, root: Path, asked: Mapping[str, str]) -> Recip
     due = {step.link.name for step in plan(legs(both, root)) if step.reason is not None}
     kept = [stage for stage in kept if stage["name"] not in due]
     return _recipe({**values, "stages": [*kept, *values["stages"]]})
+
+
+def _engine_that_matters(earlier: Mapping[str, Any]) -> dict[str, Any]:
+    return what_matters(TypeAdapter(EngineSettings).validate_python(earlier.get("engine")))
 
 
 def _checkpoints_of(stage: Mapping[str, Any]) -> Mapping[str, str]:

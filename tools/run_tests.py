@@ -25,7 +25,7 @@ ALONE = (
     TESTS / "pipelines/test_recipes.py",
 )
 """Files that take minutes: they begin first, so that none is left over at the end."""
-LONG = (TESTS / "stepwise", TESTS / "pipelines", TESTS / "engines", TESTS / "diffusion")
+LONG = (TESTS / "stepwise", TESTS / "replicated", TESTS / "pipelines", TESTS / "engines", TESTS / "diffusion")
 """Folders that take a minute or more without those files: they begin before the others."""
 NOTHING_CHOSEN = 5
 """pytest's exit status where arguments such as `-k` leave no test of a part."""

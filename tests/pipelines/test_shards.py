@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,7 @@ from pipelines.files import PARTIAL, sweep, whole, write_text
 from pipelines.metrics import Metrics
 from pipelines.shards import Shards
 from pipelines.stop import Stop
+from pipelines.turns import Turns, TurnTaking
 
 
 def square(chunk: Sequence[int]) -> list[dict[str, int]]:
@@ -161,3 +164,76 @@ def test_appending_after_an_unfinished_line(tmp_path: Path) -> None:
         file.write('{"stage": "tu')
     Metrics(metrics.path).append("tune", {"step": 2})
     assert [each["step"] for each in metrics.read()] == [1, 2]
+
+
+class Slow:
+    """Stands for an engine of several workers: it counts how many ask at once."""
+
+    def __init__(self) -> None:
+        self.asking = self.most = 0
+        self.lock = threading.Lock()
+
+    def generate(self, requests: Sequence[int]) -> Iterator[int]:
+        with self.lock:
+            self.asking += 1
+            self.most = max(self.most, self.asking)
+        time.sleep(0.02)
+        with self.lock:
+            self.asking -= 1
+        yield from requests
+
+
+def test_chunks_at_once_take_turns_but_for_the_engine(tmp_path: Path) -> None:
+    turns, slow, inside = Turns(4), Slow(), []
+    engine = TurnTaking(slow, turns)  # type: ignore[arg-type]
+
+    def work(chunk: Sequence[int]) -> Iterator[dict[str, int]]:
+        for _ in range(3):
+            inside.append("in")
+            time.sleep(0.002)
+            inside.append("out")
+            found = list(engine.generate(chunk))  # type: ignore[arg-type]
+        yield from square(found)  # type: ignore[arg-type]
+
+    seen: list[int] = []
+    Shards(tmp_path / "one", {"a": 1}).run(range(50), 4, square)
+    shards = Shards(tmp_path / "many", {"a": 1}, turns=turns)
+    shards.run(range(50), 4, work, seen.append)
+    assert 1 < slow.most <= 4
+    assert inside == ["in", "out"] * (len(inside) // 2)
+    assert sum(seen) == 50 and list(shards.rows()) == square(range(50))
+    assert {p.name: p.read_bytes() for p in (tmp_path / "one").iterdir()} == {
+        p.name: p.read_bytes() for p in (tmp_path / "many").iterdir()
+    }
+    shards.run(range(50), 4, lambda chunk: pytest.fail("done before"))
+
+
+def test_what_fails_among_chunks_at_once_is_owed_and_said(tmp_path: Path) -> None:
+    def work(chunk: Sequence[int]) -> list[dict[str, int]]:
+        if chunk[0] == 8:
+            raise RunError("this one")
+        return square(chunk)
+
+    shards = Shards(tmp_path / "s", {}, turns=Turns(3))
+    with pytest.raises(RunError, match="this one"):
+        shards.run(range(40), 4, work)
+    assert not (tmp_path / "s" / "000002.jsonl").exists() and (tmp_path / "s" / "000000.jsonl").exists()
+    shards.run(range(40), 4, square)
+    assert list(shards.rows()) == square(range(40))
+
+
+def test_a_stop_lets_the_chunks_in_work_end(tmp_path: Path) -> None:
+    stop = Stop()
+
+    def work(chunk: Sequence[int]) -> list[dict[str, int]]:
+        stop.requested = True
+        return square(chunk)
+
+    shards = Shards(tmp_path / "s", {}, stop, Turns(3))
+    with pytest.raises(Interrupted, match=r"of 40 rows are kept"):
+        shards.run(range(40), 4, work)
+    kept = len(list((tmp_path / "s").glob("0*.jsonl")))
+    assert 1 <= kept <= 3
+    stop.requested = False
+    shards.run(range(40), 4, square)
+    assert list(shards.rows()) == square(range(40))
