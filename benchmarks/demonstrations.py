@@ -1,8 +1,9 @@
-"""Worked answers to learn from before reinforcement: sums term by term, and grids of two solvers, one of them hasty.
+"""Answers to learn from: sums term by term, grids of two solvers, one of them hasty, and the form that suites ask for.
 
 python -m benchmarks.demonstrations sums FILE
 python -m benchmarks.demonstrations sudoku FOLDER
 python -m benchmarks.demonstrations worded FOLDER
+python -m benchmarks.demonstrations suites FILE
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.registry import find
 from tasks.draw import seed64
 from tasks.problem import Problem
 from tasks.registry import load
@@ -27,6 +29,19 @@ HASTY_WORDED = 0.1
 """The same where they differ in three rows or more, so that all of them are right about as often."""
 LETTERS = "abcd"
 """For the digits 1 to 4: a cell is written as ` 3` or as `c`, which means the same."""
+
+SUITES = (
+    "rg-chain-sum",
+    "rg-letter-counting",
+    "rg-family-relationships",
+    "rg:basic_arithmetic",
+    "rg:spell_backward",
+    "countdown-3",
+    "countdown-4",
+    "sudoku-4-easy",
+    "sudoku-4-hard",
+)
+"""Those of which benchmarks/smollm2-suites.yaml shows a model other problems before it asks it theirs."""
 
 Grid = list[list[str]]
 
@@ -93,6 +108,19 @@ def worded_grids(split: str, size: int) -> Iterator[dict[str, str]]:
             yield {**_row(problem, answer), "plain": _text(mixed)}
 
 
+def suite_answers(size: int = 256) -> Iterator[dict[str, str]]:
+    """For each of `SUITES`, so many problems of its task's split train, asked as the suite asks, with the bare answer."""
+    for name in SUITES:
+        suite = find(name)
+        for problem in load(**{**suite.data, "split": "train", "size": size}).problems:
+            yield {
+                "id": f"{name}/{problem.id}",
+                "question": f"{suite.prompt.before}{problem.question}{suite.prompt.after}",
+                "answer": f"<answer>{problem.answer}</answer>",
+                "kind": name,
+            }
+
+
 def _mixed(truth: Grid, hasty: Grid, share: float, rng: random.Random) -> Grid:
     return [
         [theirs if rng.random() < share else ours for ours, theirs in zip(*rows, strict=True)]
@@ -135,6 +163,8 @@ def main(arguments: Sequence[str]) -> int:
     match arguments:
         case ["sums", file]:
             write(Path(file), sums())
+        case ["suites", file]:
+            write(Path(file), suite_answers())
         case ["sudoku", folder]:
             for split, size in (("train", 14_000), ("validation", 3000), ("test", 3000)):
                 write(Path(folder) / f"{split}.jsonl", grids(split, size))

@@ -275,8 +275,10 @@ class Pool:
             return
         last = max(held.pushed, default=-1) if held is not None and held.opened == wanted.opened else None
         if last is None:
-            async for theirs in self._news(worker.open, self._inner, wanted.checkpoint, self._opener):
+            async for theirs in self._news(worker.versions):
                 check_versions(theirs, self._versions)
+            async for _ in self._news(worker.open, self._inner, wanted.checkpoint, self._opener):
+                pass
         for number, reference in wanted.pushed.items():
             if last is None or number > last:
                 async for _ in self._news(worker.update_weights, reference):

@@ -35,11 +35,15 @@ class Worker:
             os.chdir(directory)
         self._engine: Engine | None = None
 
-    def open(self, settings: EngineSettings, checkpoint: str, opener: Open) -> Iterator[Mapping[str, str]]:
-        """Opens `checkpoint` in place of what is open. Tells first what this machine runs."""
+    def versions(self) -> Iterator[Mapping[str, str]]:
+        """What this machine runs. Asked first: a worker does not wait for anybody to read what it tells."""
         yield versions()
+
+    def open(self, settings: EngineSettings, checkpoint: str, opener: Open) -> Iterator[None]:
+        """Opens `checkpoint` in place of what is open."""
         self.close()
         self._engine = opener(settings, checkpoint)
+        yield None
 
     def update_weights(self, *packed: Sequence[Packed]) -> Iterator[None]:
         """Replaces weights of the open engine. Raises `EngineError` where it cannot."""
