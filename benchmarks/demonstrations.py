@@ -109,7 +109,7 @@ def worded_grids(split: str, size: int) -> Iterator[dict[str, str]]:
 
 
 def suite_answers(size: int = 256) -> Iterator[dict[str, str]]:
-    """For each of `SUITES`, so many problems of its task's split train, asked as the suite asks, with the bare answer."""
+    """For each of `SUITES`, so many problems of its task's split train, asked as it asks, and the bare answer."""
     for name in SUITES:
         suite = find(name)
         for problem in load(**{**suite.data, "split": "train", "size": size}).problems:

@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,14 @@ class Mirror:
             other = _last(name) in (LOCK_FILE, MANIFEST_FILE) or any(name.startswith(place) for place in ours)
             if not other and (not path.is_file() or path.stat().st_size < size):
                 self._fetch(name)
+
+    def outline(self, target: Path, names: Collection[str]) -> None:
+        """Fetches into `target` the files of these names alone, in whatever folder of the run they are."""
+        with _told(self.url):
+            for name in self._there():
+                if _last(name) in names:
+                    (target / name).parent.mkdir(parents=True, exist_ok=True)
+                    self._store.get_file(self._at(name), str(target / name))
 
     def push(self, directory: Path) -> None:
         """Puts up a stage that was finished: its files, and last of all its manifest."""
@@ -130,14 +138,24 @@ class Mirror:
         follower.start()
         try:
             yield
-        finally:
+        except BaseException:
             ended.set()
             follower.join()
-            if failed:
-                say(f"warning: {failed[-1]}; trying once more")
-            self.push_all()
-            with _told(self.url):
-                self._remove(LOCK_FILE)
+            try:
+                self._let_go()
+            except RunError as error:  # why the run ended matters more
+                say(f"warning: {error}; what is new is kept in {self.local}, and goes up when the run goes on")
+            raise
+        ended.set()
+        follower.join()
+        if failed:
+            say(f"warning: {failed[-1]}; trying once more")
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self.push_all()
+        with _told(self.url):
+            self._remove(LOCK_FILE)
 
     def _follow(self, mine: dict[str, Any], ended: threading.Event, failed: list[str]) -> None:
         while not ended.wait(self.interval):

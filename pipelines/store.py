@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
 from pipelines.errors import RunError
 from pipelines.manifest import MANIFEST_FILE, Manifest
-from pipelines.mirror import fetch_run, names_at
+from pipelines.mirror import fetch_run, mirror_of, names_at
 from pipelines.runner import RECIPE_FILE
 from pipelines.source import flatten, nearest
 
@@ -49,10 +50,16 @@ def find_run(run: str, runs: Path) -> StoredRun:
 
 
 def list_runs(runs: Path) -> list[StoredRun]:
-    """All runs under a directory, by name."""
-    for name in names_at(runs):
-        fetch_run(runs / name)
-    return [read_run(path.parent) for path in sorted(runs.glob(f"*/{RECIPE_FILE}"))]
+    """All runs under a directory, by name. Of those at a URL only recipes and manifests come down, and do not stay."""
+    here = {path.parent.name: path.parent for path in runs.glob(f"*/{RECIPE_FILE}")}
+    with TemporaryDirectory() as folder:
+        for name in names_at(runs):
+            mirror = mirror_of(runs / name)
+            assert mirror is not None
+            mirror.outline(Path(folder) / name, (RECIPE_FILE, MANIFEST_FILE))
+            if (Path(folder) / name / RECIPE_FILE).is_file():
+                here[name] = Path(folder) / name
+        return [read_run(here[name]) for name in sorted(here)]
 
 
 def differences(a: StoredRun, b: StoredRun) -> list[tuple[str, Any, Any]]:

@@ -70,7 +70,8 @@ def test_another_machine_goes_on_where_a_killed_driver_was(bucket: Any, snapshot
     text = finish(trivium(tmp_path / "three", *command))
     assert text.count("up to date") == 4 and not diary.exists()
     assert snapshot(copy_in(tmp_path / "three")) == expected
-    assert "toy" in finish(trivium(tmp_path / "four", "runs", "list", "--runs", "s3://lab/runs"))
+    assert "grow" in finish(trivium(tmp_path / "four", "runs", "list", "--runs", "s3://lab/runs"))
+    assert not list(tmp_path.glob("four/trivium/runs/*/toy")), "a listing brought a run down"
     assert not [name for name in there(bucket) if ".partial" in name or name.endswith("lock")]
 
 
@@ -192,3 +193,23 @@ def test_signs_of_life(memory: Any, tmp_path: Path) -> None:
         time.sleep(0.3)
         assert json.loads(memory.cat_file("/runs/toy/lock"))["time"] > before["time"]
     assert not memory.exists("/runs/toy/lock")
+
+
+def test_why_a_run_ended_is_not_hidden_by_its_store(
+    memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, said = tmp_path / "toy", list[str]()
+    mirror = Mirror("memory://runs/toy", root, interval=0.05)
+
+    def down(*_: Any) -> None:
+        raise OSError("no route to the store")
+
+    with pytest.raises(RunError, match="a reward raised"), mirror.held(said.append):
+        stage(root / "grow", "rows")
+        monkeypatch.setattr(type(memory), "put_file", down)
+        raise RunError("a reward raised")
+    assert len(said) == 1 and "no route to the store" in said[0] and str(root) in said[0]
+    monkeypatch.undo()
+    with mirror.held(said.append):
+        pass
+    assert memory.cat_file("/runs/toy/grow/rows.json") == b"rows"
