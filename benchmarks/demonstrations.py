@@ -3,7 +3,7 @@
 python -m benchmarks.demonstrations sums FILE
 python -m benchmarks.demonstrations sudoku FOLDER
 python -m benchmarks.demonstrations worded FOLDER
-python -m benchmarks.demonstrations suites FILE
+python -m benchmarks.demonstrations suites FILE SIZE [SUITE]...
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ def worded_grids(split: str, size: int) -> Iterator[dict[str, str]]:
             yield {**_row(problem, answer), "plain": _text(mixed)}
 
 
-def suite_answers(size: int = 256) -> Iterator[dict[str, str]]:
-    """For each of `SUITES`, so many problems of its task's split train, asked as it asks, and the bare answer."""
-    for name in SUITES:
+def suite_answers(size: int, suites: Sequence[str] = SUITES) -> Iterator[dict[str, str]]:
+    """For each suite, so many problems of its task's split train, asked as it asks, and the bare answer."""
+    for name in suites:
         suite = find(name)
         for problem in load(**{**suite.data, "split": "train", "size": size}).problems:
             yield {
@@ -163,8 +163,8 @@ def main(arguments: Sequence[str]) -> int:
     match arguments:
         case ["sums", file]:
             write(Path(file), sums())
-        case ["suites", file]:
-            write(Path(file), suite_answers())
+        case ["suites", file, size, *names]:
+            write(Path(file), suite_answers(int(size), names or SUITES))
         case ["sudoku", folder]:
             for split, size in (("train", 14_000), ("validation", 3000), ("test", 3000)):
                 write(Path(folder) / f"{split}.jsonl", grids(split, size))
