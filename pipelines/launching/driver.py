@@ -23,7 +23,7 @@ from selfrefine.training import last_save
 
 _EVERY = 0.1
 """Seconds between two looks at what the processes did."""
-_PATIENCE = 10.0
+_PATIENCE = 30.0
 """Seconds that processes have to leave by themselves after one has failed."""
 _SIGNALLED = re.compile(r"rank\s+: (\d+) \(local_rank: \d+\)\s+exitcode\s+: -(\d+)")
 """How torchrun reports a process that left no word of its own."""

@@ -198,7 +198,7 @@ def test_chunks_at_once_take_turns_but_for_the_engine(tmp_path: Path) -> None:
     seen: list[int] = []
     Shards(tmp_path / "one", {"a": 1}).run(range(50), 4, square)
     shards = Shards(tmp_path / "many", {"a": 1}, turns=turns)
-    shards.run(range(50), 4, work, seen.append)
+    shards.run(range(50), 4, work, SimpleNamespace(advance=seen.append))
     assert 1 < slow.most <= 4
     assert inside == ["in", "out"] * (len(inside) // 2)
     assert sum(seen) == 50 and list(shards.rows()) == square(range(50))
