@@ -171,6 +171,8 @@ class EvaluateStage(DataStageSettings):
         if self.samples > 1 and decoding is not None and decoding.temperature == 0:
             where = "suite.decoding.temperature" if self.suite else "decoding.temperature"
             yield f"{self.name}.n: {self.samples} greedy answers are one answer; give {where}, such as 0.7, or n: 1"
+        if self.k[-1] > self.samples:
+            yield f"{self.name}.k: pass@{self.k[-1]} takes as many answers to a problem; n is {self.samples}, raise it"
         # The default is for recipes that have such an arm; another name is meant.
         if self.control != type(self).model_fields["control"].default and self.control not in recipe.arms:
             yield f"{self.name}.control: no arm is called `{self.control}`{nearest(self.control, recipe.arms)}"

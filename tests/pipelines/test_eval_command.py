@@ -234,6 +234,7 @@ def test_rescoring_without_the_model(real_children: Any, models: Path, suite: Pa
         (("--suite", "LETTERS", "--k", "0"), "k counts answers, so it is at least 1"),
         (("--suite", "LETTERS", "--k", "many"), "give numbers, such as --k 1,8"),
         (("--suite", "LETTERS", "--k", "4"), "4 greedy answers are one answer; give suite.decoding.temperature"),
+        (("--suite", "LETTERS", "--k", "1,4", "--n", "1"), "k: pass@4 takes as many answers to a problem; n is 1"),
         (("--suite", "LETTERS", "--require", "better"), "name what with, --against BASE"),
         (("--suite", "LETTERS", "--against", "nowhere"), "nowhere: no such model directory"),
         (("--suite", "LETTERS", "--against", "MASKED"), "evaluate each by itself"),
