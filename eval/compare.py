@@ -14,6 +14,8 @@ from eval.tally import by_problem, tally
 from eval.trial import Trial, TrialError
 
 SEEDS_FOR_A_CLAIM = 3
+NOTHING_SOLVED = "neither solves any problem, which shows nothing"
+"""The verdict where both sides are at 0: they may fail for one reason that has nothing to do with what they know."""
 _NAMED = 3
 """Problems that a refusal names."""
 
@@ -32,7 +34,8 @@ class Comparison:
     """`a` against `b`. `left_out`: problems that one side could not grade. `p_holm`: p adjusted for its family.
 
     `gained` and `lost` are the problems that flipped: right for `a` and wrong for `b`, and the other way. With several
-    trials or seeds of a problem, those that `a` gets right more often, and less often.
+    trials or seeds of a problem, those that `a` gets right more often, and less often. `solved`: whether either side
+    gets anything right; where neither does, a difference of 0 shows nothing.
     """
 
     a: str
@@ -41,6 +44,7 @@ class Comparison:
     left_out: int
     gained: tuple[str, ...]
     lost: tuple[str, ...]
+    solved: bool = True
     p_holm: float | None = None
 
 
@@ -132,6 +136,8 @@ def verdict(comparison: Comparison, seeds: int) -> str:
     low, high = comparison.difference.estimate.low, comparison.difference.estimate.high
     if low is None or high is None:
         return f"no interval: {comparison.difference.estimate.reason}"
+    if not comparison.solved:
+        return NOTHING_SOLVED
     if low <= 0 <= high:
         detectable = comparison.difference.detectable
         size = "" if not detectable else f" (smallest detectable effect {100 * detectable:.1f} points)"
@@ -172,7 +178,7 @@ def _paired(
         tuple(problem for problem, flipped in zip(problems, side, strict=True) if flipped)
         for side in (change > 0, change < 0)
     )
-    return Comparison(a, b, difference, left_out, gained, lost)
+    return Comparison(a, b, difference, left_out, gained, lost, bool(a_scores.any() or b_scores.any()))
 
 
 def _scores(tables: Sequence[Mapping[str, _Scored]], problems: Sequence[str]) -> Floats:

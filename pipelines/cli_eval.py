@@ -85,7 +85,7 @@ def eval_checkpoint(
         typer.echo(f"report: {root / 'report.html'}")
         failed = unmet(results, asked, require)
     if failed:
-        typer.echo(f"not {require}: {', '.join(failed)}", err=True)
+        typer.echo(f"--require {require} is not met: {', '.join(failed)}", err=True)
         raise typer.Exit(EXIT_NOT_MET)
 
 

@@ -103,16 +103,20 @@ def results_of(recipe: Recipe, root: Path) -> list[Stored]:
 
 
 def unmet(results: Sequence[Stored], asked: Collection[str], require: str | None) -> list[str]:
-    """The suites, of the stages `asked`, on which the checkpoint is not `better`, or is worse, than its base."""
+    """The suites, of the stages `asked`, on which the checkpoint is not `better`, or is worse, than its base; both also
+    where neither solves any problem."""
+    from eval.compare import NOTHING_SOLVED
+
     failed = []
     for each in (each for each in results if each.name in asked):
         last = each.result["checkpoints"][-1]["label"]
-        estimates = [pair["difference"]["estimate"] for pair in each.result["comparisons"] if pair["a"] == last]
-        low, high = (estimates[0]["low"], estimates[0]["high"]) if estimates else (None, None)
-        better = low is not None and low > 0
-        worse = high is not None and high < 0
-        if (require == "better" and not better) or (require == "not-worse" and (worse or high is None)):
-            failed.append(str(each.result["suite"]["name"]))
+        pair = next((pair for pair in each.result["comparisons"] if pair["a"] == last), None)
+        estimate = pair["difference"]["estimate"] if pair else {"low": None, "high": None}
+        empty = pair is not None and not pair.get("solved", True)
+        better = estimate["low"] is not None and estimate["low"] > 0
+        worse = estimate["high"] is None or estimate["high"] < 0
+        if (require == "better" and not better) or (require == "not-worse" and (worse or empty)):
+            failed.append(str(each.result["suite"]["name"]) + (f" ({NOTHING_SOLVED})" if empty else ""))
     return failed
 
 

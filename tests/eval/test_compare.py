@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
-from eval.compare import Comparison, Evaluated, across_seeds, adjust, compare
+from eval.compare import NOTHING_SOLVED, Comparison, Evaluated, across_seeds, adjust, compare, verdict
 from eval.suite import CompareError
 from eval.trial import Trial
 
@@ -95,6 +95,17 @@ def test_other_clusters_are_refused(make_trials: Make) -> None:
     a, b = make_trials([["correct"]] * 20), make_trials([["correct"]] * 20, cluster="one")
     with pytest.raises(CompareError, match="problem `p0` is in other clusters in `a` and `b`"):
         compare(side("a", a), side("b", b))
+
+
+def test_two_that_solve_nothing_show_nothing(make_trials: Make) -> None:
+    nothing, little = (
+        make_trials([["wrong", "unparsed"]] * 40),
+        make_trials([["wrong", "correct"]] + [["wrong"] * 2] * 39),
+    )
+    both = compare(side("a", nothing), side("b", nothing), draws=100)
+    assert verdict(both, seeds=3) == NOTHING_SOLVED
+    for a, b in ((nothing, little), (little, nothing), (little, little)):
+        assert verdict(compare(side("a", a), side("b", b), draws=100), seeds=1).startswith("no difference shown")
 
 
 def test_one_family_of_several_suites(make_trials: Make) -> None:

@@ -107,7 +107,7 @@ def test_a_checkpoint_against_another(real_children: Any, models: Path, suite: P
         runs,
     )
     assert done.code == 1, done.text
-    assert "not better: letters" in done.text
+    assert "--require better is not met: letters" in done.text
     found = result(runs, "eval-second")
     assert [each["label"] for each in found["checkpoints"]] == ["first", "second"]
     accuracy = {each["label"]: each["accuracy"]["value"] for each in found["checkpoints"]}
@@ -133,6 +133,25 @@ def test_a_checkpoint_against_another(real_children: Any, models: Path, suite: P
     # The same checkpoint twice at temperature 0: identical lines.
     twice = (runs / "eval-second/letters/first/trials.jsonl").read_bytes()
     assert (runs / "eval-first/letters/first/trials.jsonl").read_bytes() == twice
+
+
+def test_two_that_solve_nothing_show_nothing(real_children: Any, models: Path, suite: Path, tmp_path: Path) -> None:
+    call = (
+        "eval",
+        models / "second",
+        "--against",
+        models / "first",
+        "--require",
+        "not-worse",
+        "--runs",
+        tmp_path / "runs",
+    )
+    write(suite, tmp_path / "letters.jsonl", prompt={"after": " A:"}, answer={"strict": "boxed"})
+    done = real_children.trivium(*call, "--suite", suite)
+    assert done.code == 1, done.text
+    told = "neither solves any problem, which shows nothing"
+    assert f"--require not-worse is not met: letters ({told})" in " ".join(done.text.split())
+    assert result(tmp_path / "runs", "eval-second")["comparisons"][0]["verdict"] == told
 
 
 def test_two_runs_differ_by_problems_that_flipped(
@@ -392,7 +411,7 @@ def test_what_a_comparison_takes_from_another_run(
     assert run(models / "first", "--suite", other).code == 0
     assert run(moving, "--suite", suite, "--name", "base").code == 0
     gate = run(models / "first", "--suite", suite, "--against", "base", "--require", "better")
-    assert gate.code in (0, 1) and "other" not in gate.text.partition("not better")[2], gate.text
+    assert gate.code in (0, 1) and "other" not in gate.text.partition("is not met")[2], gate.text
     first = result(runs, "eval-first")["comparisons"][0]["difference"]["estimate"]["value"]
     assert first == pytest.approx(1 / 3)
     shutil.rmtree(moving)
