@@ -77,6 +77,7 @@ def recipe_of(
     recipe = _recipe({**data, "stages": [*stages, {"kind": "report"}]})
     names = [str(each["name"]) for each in stages]
     fetch_run(runs / recipe.name)
+    _keep_whole(recipe, runs / recipe.name)
     return _with_earlier(recipe, runs / recipe.name, asked), names
 
 
@@ -215,6 +216,18 @@ def _check_room(name: str, file: SuiteFile, label: str, path: str, problems: Seq
 
 def _recipe(data: dict[str, Any]) -> Recipe:
     return validate(Source(data, _COMMAND))
+
+
+def _keep_whole(recipe: Recipe, root: Path) -> None:
+    """Raises `RunError` where a part of a suite's problems would take the place of a result on all of them."""
+    results = {each.name: each.result for each in stored(root)}
+    for stage in recipe.stages:
+        limit, result = getattr(stage, "limit", None), results.get(str(stage.name))
+        if limit and result and not result["partial"] and limit < result["problems"]["used"]:
+            raise RunError(
+                f"{root / str(stage.name)}: holds the result on all {result['problems']['used']} problems, which "
+                f"limit={limit} would replace; give the limited one a --name of its own"
+            )
 
 
 def _with_earlier(recipe: Recipe, root: Path, asked: Mapping[str, str]) -> Recipe:

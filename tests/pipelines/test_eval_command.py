@@ -221,6 +221,26 @@ def test_suites_add_up_in_one_run(real_children: Any, models: Path, suite: Path,
     assert "letters" in page and "other" in page
 
 
+def test_a_limit_takes_the_place_of_no_whole_result(
+    real_children: Any, models: Path, suite: Path, tmp_path: Path
+) -> None:
+    def run(*arguments: object) -> Any:
+        return real_children.trivium(
+            "eval", models / "first", "--suite", suite, *arguments, "--runs", tmp_path / "runs"
+        )
+
+    assert run("limit=10").code == 0 and result(tmp_path / "runs", "eval-first")["partial"]
+    assert run().code == 0
+    whole = trials(tmp_path / "runs", "eval-first", "first")
+    for more in ((), ("--plan",)):
+        refused = run("limit=10", *more)
+        assert refused.code == 2 and len(refused.text.strip().splitlines()) == 1, refused.text
+        assert "holds the result on all 30 problems, which limit=10 would replace" in refused.text
+    assert trials(tmp_path / "runs", "eval-first", "first") == whole
+    assert run("limit=10", "--name", "some").code == 0 and result(tmp_path / "runs", "some")["partial"]
+    assert run("limit=30").code == 0 and not result(tmp_path / "runs", "eval-first")["partial"]
+
+
 def test_rescoring_without_the_model(real_children: Any, models: Path, suite: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     assert real_children.trivium("eval", models / "first", "--suite", suite, "--runs", runs).code == 0
