@@ -137,7 +137,7 @@ def runs_diff(
     b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
     runs: Runs = Path("runs"),
 ) -> None:
-    """Settings, rows and numbers that differ between two runs, and the problems that flipped."""
+    """The problems that flipped between two runs, then rows, numbers and settings that differ."""
     with one_line():
         from pipelines.eval_tables import flip_table
         from pipelines.flips import flips
@@ -145,10 +145,10 @@ def runs_diff(
         from pipelines.tables import difference_table
 
         left, right = find_run(a, runs), find_run(b, runs)
-        show(difference_table(differences(left, right), a, b))
         found = list(flips(left.directory, right.directory))
         if found:
             show(flip_table(found))
+        show(difference_table(differences(left, right), a, b))
 
 
 @app.command()

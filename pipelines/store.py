@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,14 +65,42 @@ def list_runs(runs: Path) -> list[StoredRun]:
 
 
 def differences(a: StoredRun, b: StoredRun) -> list[tuple[str, Any, Any]]:
-    """(key, value in a, value in b) for settings, rows and numbers that differ; None where one run has none."""
-    left, right = _comparable(a), _comparable(b)
+    """(key, value in a, value in b) for rows and numbers that differ, then for settings; None where one run has none.
+
+    A section that one run alone has, such as a stage, is one line with the number of its settings.
+    """
+    results = _differing(_results(a), _results(b))
+    left, right = (flatten({key: run.recipe[key] for key in run.recipe if key != "name"}) for run in (a, b))
+    section = {key: _section(key, right if key in left else left) for key in left.keys() ^ right.keys()}
+    size = Counter(section.values())
+    shown: dict[str, tuple[Any, Any]] = {}
+    for key, before, after in _differing(left, right):
+        whole = section.get(key, key)
+        if size[whole] > 1:
+            told = f"{size[whole]} settings"
+            shown[whole] = (told, None) if key in left else (None, told)
+        else:
+            shown[key] = (before, after)
+    return [*results, *((f"recipe.{key}", *values) for key, values in shown.items())]
+
+
+def _section(key: str, other: Mapping[str, Any]) -> str:
+    """The outermost section around a setting that the other run has nothing of; the setting itself where it has all."""
+    parts = key.split(".")
+    for length in range(1, len(parts)):
+        section = ".".join(parts[:length])
+        if section not in other and not any(each.startswith(f"{section}.") for each in other):
+            return section
+    return key
+
+
+def _differing(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     keys = [*left, *(key for key in right if key not in left)]
     return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
 
 
-def _comparable(run: StoredRun) -> dict[str, Any]:
-    flat = flatten(run.recipe, "recipe")
+def _results(run: StoredRun) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for stage, manifest in run.manifests.items():
         flat[f"{stage}: rows in"], flat[f"{stage}: rows out"] = manifest.rows_in, manifest.rows_out
         flat |= {f"{stage}: dropped, {reason}": count for reason, count in manifest.dropped.items()}

@@ -338,6 +338,17 @@ def test_runs_can_be_listed_shown_and_compared(trivium: Any, tmp_path: Path) -> 
     compared = trivium("runs", "diff", "toy", "other").text
     assert "recipe.stages.grow.factor" in compared and "grow: tallest" in compared
     assert "rows in" not in compared, "what is equal is left out"
+    lines = [line.split() for line in compared.splitlines() if line.strip()]
+    named = [words[0] for words in lines]
+    assert named.index("grow:") < named.index("recipe.stages.grow.factor"), "results before settings"
+    assert "recipe.name" not in named
+    # A stage that one run alone has is one line, whatever it is set to; an arm with one setting is that setting.
+    fewer = write_recipe(tmp_path, name="fewer", stages=[{"kind": "sow"}], arms={})
+    trivium("run", fewer)
+    lines = [line.split() for line in trivium("runs", "diff", "toy", "fewer").text.splitlines()]
+    (grow,) = [words for words in lines if words and words[0].startswith("recipe.stages.grow")]
+    assert grow[0] == "recipe.stages.grow" and grow[2:] == ["settings"] and int(grow[1]) > 2
+    assert ["recipe.arms.sparse.grow.select.every", "5"] in lines
     missing = trivium("runs", "show", "toi")
     assert missing.code == 2 and "did you mean `toy`?" in missing.text
 

@@ -165,6 +165,7 @@ def test_two_runs_differ_by_problems_that_flipped(
     line = next(each for each in found.text.splitlines() if "second − first" in each)
     assert "-33.3" in line and " 10 " in line and " 20 " in line  # "b" is right for ten, "a" for the others
     assert "+q0, +q3" in found.text and "and 10 more" in found.text
+    assert found.text.index("second − first") < found.text.index("recipe.stages.letters.checkpoints.first")
 
 
 def test_more_answers_keep_those_that_are_there(real_children: Any, models: Path, suite: Path, tmp_path: Path) -> None:
