@@ -19,6 +19,7 @@ from pipelines.recipe import Recipe, override_stage, section
 from pipelines.source import nearest
 from pipelines.stage import StageSettings, TrainingSettings
 from pipelines.trl_options import check_trl
+from selfrefine.tracking import missing_tracker
 from tasks.problem import TaskError
 
 _SERVERS = ("vllm", "endpoint")
@@ -106,6 +107,9 @@ def problems(recipe: Recipe, links: Sequence[Link]) -> Iterator[str]:
             data.check()
         except TaskError as error:
             yield f"data.{name}: {error}"
+    for tracker in recipe.report_to:
+        if missing := missing_tracker(tracker):
+            yield f"report_to: {missing}"
     said = set()
     for link in links:
         for line in _link_problems(recipe, link):

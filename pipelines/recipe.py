@@ -20,6 +20,7 @@ from pipelines.sections import DataSettings, ModelSettings
 from pipelines.source import Source, assign, nearest
 from pipelines.stage import StageSettings
 from pipelines.stages import stage_classes
+from selfrefine.tracking import Tracker
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """A name that becomes a directory: letters, digits, `-` and `_` (`.` and `@` mark rounds and arms)."""
@@ -43,6 +44,11 @@ class Recipe(BaseModel):
     data: dict[str, DataSettings] = Field({}, description="sections by name; an evaluation on named suites needs none")
     launch: LaunchSettings = Field(
         LaunchSettings(), description="processes of a training; finished stages stay so when it changes"
+    )
+    report_to: list[Tracker] = Field(
+        [],
+        description="`trackio`, `wandb`, `tensorboard`: where numbers of trainings go beside `metrics.jsonl`; no "
+        "result depends on it",
     )
     stages: list[AnyStage] = Field(min_length=1)
     arms: dict[Name, dict[str, Any]] = Field(

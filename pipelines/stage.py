@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from engines.settings import INERT
-from pipelines.launching.settings import LaunchSettings
+from pipelines.launching.settings import LaunchSettings, Strategy
 
 if TYPE_CHECKING:
     from pipelines.context import StageContext
@@ -76,6 +76,9 @@ class StageSettings(BaseModel):
     """True for a gathering stage that runs once for all `seeds:` together, on the finished stages of each."""
     counts_rows: ClassVar[bool] = False
     """True when each row that comes in either goes out or is dropped for a counted reason."""
+
+    strategies: ClassVar[tuple[Strategy, ...]] = ("ddp",)
+    """How a training of it may be shared out to processes."""
 
     @property
     def sections(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import Interrupted, RunError
 from pipelines.files import remove, temporary_name, whole
+from selfrefine.tracking import Tracking
 from selfrefine.training import is_first
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ WARNINGS_FILE = "warnings.txt"
 ACCEPTED_FILE = "accepted.parquet"
 CHECKPOINT, SAVES = "checkpoint", "trainer"
 """Folders of a training stage: what it makes, and from what it resumes, which goes when that is made."""
+TRACKED = "_tracking"
+"""Folder of a run for what trackers keep on this machine; no stage can be called so."""
 NUMBERS_FILE = "training.json"
 """Inside a checkpoint, so that one is there with the other: the numbers its training returned."""
 
@@ -159,11 +162,20 @@ def _train_here(
                 trust_remote_code=model.trust_remote_code,
                 on_log=on_log,
                 should_stop=lambda: context.stop.requested,
+                tracking=_tracking(context),
             )
             if is_first():
                 (path / NUMBERS_FILE).write_text(json.dumps(numbers) + "\n", encoding="utf-8")
     except TrainingStopped as stopped:
         raise Interrupted(f"saved at {stopped}") from None
+
+
+def _tracking(context: StageContext) -> Tracking | None:
+    if not context.recipe.report_to:
+        return None
+    leg, recipe = context.directory.parent, context.recipe
+    names = [recipe.name, *([] if leg.name == recipe.name else [leg.name]), context.directory.name]
+    return Tracking(recipe.report_to, "/".join(names), leg / TRACKED / context.directory.name)
 
 
 def total_steps(examples: int, settings: EpochSettings) -> int:

@@ -29,13 +29,20 @@ _NAMES = {"Any": Any, "Literal": Literal}
 """What annotations may use besides builtins."""
 
 
+_OWN = "the stage's own settings"
+_INSTEAD = {
+    "report_to": "the recipe's `report_to`",
+    **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed"), "`launch.strategy`"),
+}
+
+
 def check_trl(options: Mapping[str, Any], config: str, owned: Collection[str], stage: str) -> Iterator[str]:
     """One line for each option that `config` has not, that the stage sets itself, or whose value cannot be one."""
     known = config_fields(config)
     for key, value in options.items():
         where = f"stages.{stage}.trl.{key}"
         if key in owned:
-            yield f"{where}: is set by the stage itself; use the stage's own settings"
+            yield f"{where}: is set by the stage itself; use {_INSTEAD.get(key, _OWN)}"
         elif key not in known:
             close = nearest(key, set(known) - set(owned))
             yield f"{where}: no option of TRL's {config}{close if 'did you mean' in close else ''}"

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from engines.base import EngineError, Message
 from engines.rendering import Renderer
+from selfrefine.tracking import Tracking
 from selfrefine.training import OWNED_KEYS as COMMON_KEYS
 from selfrefine.training import LoadedAlready, OptimiserSettings, begin, on_one_device, processes, run
 
@@ -75,6 +76,7 @@ def fine_tune(
     trust_remote_code: bool = False,
     on_log: Callable[[Mapping[str, Any]], None] = lambda row: None,
     should_stop: Callable[[], bool] = lambda: False,
+    tracking: Tracking | None = None,
 ) -> dict[str, float | int]:
     """Trains `checkpoint` on `examples` and writes the result to `directory`, whole only when the call has returned.
 
@@ -114,7 +116,7 @@ def fine_tune(
     )
     # The loss of a masked-diffusion model is a mean over rows, of which all passes have the same number.
     trainer.model_accepts_loss_kwargs = not masked
-    run(trainer, resume, processor, directory, on_log, should_stop, _LOGGED.__contains__)
+    run(trainer, resume, processor, directory, on_log, should_stop, _LOGGED.__contains__, tracking=tracking)
     return numbers_of(trainer, examples)
 
 

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engines.base import EngineError
 from engines.settings import INERT
+from selfrefine.sharding import Sharded
+from selfrefine.tracking import Tracking, track
 
 # Set by Trivium itself; a recipe's `trl:` mapping may not touch them.
 OWNED_KEYS = frozenset(
@@ -33,6 +35,9 @@ OWNED_KEYS = frozenset(
         "remove_unused_columns",
         "report_to",
         "use_cpu",
+        "fsdp",
+        "fsdp_config",
+        "deepspeed",
         "logging_steps",
     }
 )
@@ -186,7 +191,7 @@ class TrainingStopped(Exception):
     """`should_stop` said so; the training is saved and a later call goes on from there."""
 
 
-class LoadedAlready:
+class LoadedAlready(Sharded):
     """Beside a trainer class: keeps Trainer from loading a save's weights.
 
     They are in the model already. Trainer would look for them under the names in memory, which for vision-language
@@ -200,7 +205,12 @@ class LoadedAlready:
 def last_save(saves: Path) -> Path | None:
     """The newest save that was written whole."""
     whole = [path.parent for path in saves.glob(f"checkpoint-*/{_COMPLETE}")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return max(whole, key=step_of, default=None)
+
+
+def step_of(save: Path | None) -> int:
+    """The optimiser step after which a save was written; 0 where there is none."""
+    return int(save.name.rpartition("-")[2]) if save else 0
 
 
 def whole_epochs(save: Path | None) -> int:
@@ -219,6 +229,7 @@ def run(
     should_stop: Callable[[], bool],
     logged: Callable[[str], bool],
     enough: Callable[[], bool] = lambda: False,
+    tracking: Tracking | None = None,
 ) -> None:
     """Trains to the end and writes the checkpoint to `directory`. `on_log` gets the numbers whose names are `logged`.
 
@@ -232,6 +243,8 @@ def run(
     """
     from transformers import PrinterCallback, ProgressCallback
 
+    if tracking and is_first():
+        track(trainer, tracking, step_of(resume))
     trainer.add_callback(_watch(on_log, should_stop, logged, enough))
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)

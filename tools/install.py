@@ -19,7 +19,7 @@ from engines.cpu_stack import UNUSABLE
 VENV = Path(".venv")
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 RUN = ["easy-vqa", "sentences"]
-TEST = [*RUN, "arc", "reasoning-gym", "gguf", "lm-eval", "s3", "cluster", "dev"]
+TEST = [*RUN, "arc", "reasoning-gym", "gguf", "lm-eval", "s3", "cluster", "tensorboard", "dev"]
 DATA = ["tree-of-thoughts-llm==0.1.0"]
 """Packages of which the tests read files alone. What they ask for would not go with the rest."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import RunError
 from pipelines.launching.command import shown
+from pipelines.launching.config_file import read_config, strategy_of
 from pipelines.launching.ranks import Ranks
 from pipelines.launching.settings import LaunchSettings, launch_settings
 
@@ -23,12 +24,23 @@ def problems(recipe: Recipe, stage: StageSettings) -> Iterator[str]:
     if not hasattr(stage, "rows_of_a_process"):
         return
     settings, ranks = launch_settings(recipe, stage), Ranks.of(os.environ)
+    world = ranks.world if ranks else settings.world
     try:
-        stage.rows_of_a_process(ranks.world if ranks else settings.world)
+        stage.rows_of_a_process(world)
     except ValueError as error:
         yield f"stages.{stage.name}: {error}"
-    if settings.config is not None and not Path(settings.config).is_file():
-        yield f"launch.config: {settings.config}: no such file; `accelerate config --config_file FILE` writes one"
+    try:
+        strategy = strategy_of(settings)
+    except RunError as error:
+        yield str(error)
+        return
+    if world > 1 and strategy not in stage.strategies:
+        yield (
+            f"stages.{stage.name}: {stage.kind} is trained with the whole model in each process, not by "
+            f"launch.strategy {strategy}; give it a block of its own, launch: {{processes: {settings.processes}}}"
+        )
+    elif world > 1 and strategy == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
+        yield "launch.strategy: deepspeed is not installed; pip install 'trivium-reasoning[deepspeed]'"
 
 
 def commands(steps: Iterable[Step]) -> Iterator[str]:
@@ -63,10 +75,11 @@ def check_machine(steps: Iterable[Step]) -> None:
                 f"launch.processes: {here} processes want a GPU each and this machine has {gpus}; give "
                 f"launch.processes={gpus}, or CUDA_VISIBLE_DEVICES= in the environment to train on CPUs"
             )
-        if gpus == 0 and settings.config is not None:
+        if gpus == 0 and settings.config is not None and read_config(settings.config).kind == "accelerate":
+            way_out = "" if (strategy := strategy_of(settings)) == "ddp" else f", and give launch.strategy: {strategy}"
             raise RunError(
                 "launch.config: without GPUs `accelerate launch` starts one process and shards nothing, whatever the "
-                f"file says; leave it out, and torchrun starts {here}"
+                f"file says; leave it out{way_out}, and torchrun starts {here}"
             )
 
 

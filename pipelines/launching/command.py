@@ -8,7 +8,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipelines.launching.settings import LaunchSettings
+from pipelines.launching.config_file import read_config
+from pipelines.launching.settings import LaunchSettings, Strategy
+from selfrefine.sharding import FSDP
 
 WORKER = "pipelines.launching.worker"
 WORLD = "TRIVIUM_PROCESSES"
@@ -20,7 +22,7 @@ DRIVEN = "TRIVIUM_DRIVEN"
 def command(settings: LaunchSettings, root: Path, name: str) -> list[str]:
     """What starts all processes that train the stage `name` of the run in `root`, on this machine."""
     count = str(settings.processes)
-    if settings.config is not None:
+    if settings.config is not None and read_config(settings.config).kind == "accelerate":
         launcher = ["accelerate.commands.launch", "--config_file", settings.config, "--num_processes", count, "-m"]
     else:
         # Without an address torchrun asks for the machine's full name, which is not always one that resolves.
@@ -40,9 +42,15 @@ def environment(settings: LaunchSettings) -> dict[str, str]:
         **os.environ,
         **threads(settings.processes, os.environ),
         **imports(),
+        **of_strategy(settings.strategy),
         WORLD: str(settings.world),
         DRIVEN: "1",
     }
+
+
+def of_strategy(strategy: Strategy) -> Mapping[str, str]:
+    """What accelerate reads to share a model out."""
+    return FSDP if strategy == "fsdp" else {}
 
 
 def threads(processes: int, given: Mapping[str, str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from pipelines.context import StageContext
 from pipelines.errors import Interrupted, RunError
-from pipelines.launching.command import DRIVEN, WORKER, imports, threads
+from pipelines.launching.command import DRIVEN, WORKER, imports, of_strategy, threads
 from pipelines.launching.driver import start, watch
 from pipelines.launching.exchange import Exchange
 from pipelines.launching.ranks import Ranks
@@ -56,7 +56,8 @@ class Lead:
             port = free.getsockname()[1]
         exchange = Exchange(context.directory / SAVES)
         work = {"root": str(root.resolve()), "name": name, "port": port, "mark": exchange.begin()}
-        self.say(work | {"timeout": settings.timeout})
+        work |= {"timeout": settings.timeout, "strategy": settings.strategy}
+        self.say(work)
         arguments, environment = _worker(self._ranks, work)
         watch(context, bar, exchange, arguments, environment, "process 0", self._ranks.world, self._trouble, _LAG)
 
@@ -184,6 +185,7 @@ def _worker(ranks: Ranks, work: Mapping[str, Any]) -> tuple[list[str], dict[str,
         **os.environ,
         **threads(ranks.local_world, os.environ),
         **imports(),
+        **of_strategy(work["strategy"]),
         **dict(zip(_NAMES, map(str, (ranks.rank, ranks.world, ranks.local_rank, ranks.local_world)), strict=True)),
         "MASTER_ADDR": ranks.address,
         "MASTER_PORT": str(work["port"]),

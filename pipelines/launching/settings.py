@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from pipelines.recipe import Recipe
     from pipelines.stage import StageSettings
+
+
+Strategy = Literal["ddp", "fsdp", "deepspeed"]
 
 
 class LaunchSettings(BaseModel):
@@ -18,6 +21,10 @@ class LaunchSettings(BaseModel):
 
     processes: int = Field(1, ge=1, description="of a training, on each node: one for each GPU, or some of the cores")
     nodes: int = Field(1, ge=1, description="machines; more than one are started by Slurm or torchrun, not from here")
+    strategy: Strategy = Field(
+        "ddp",
+        description="ddp: each process has the whole model; fsdp: FSDP2, weights, gradients and optimiser shared out",
+    )
     config: str | None = Field(None, description="a file of `accelerate config`; the command is then accelerate's")
     timeout: float = Field(
         600.0, gt=0, description="seconds without a sign of life after which processes stop waiting for another"

@@ -72,7 +72,7 @@ class RecurStage(RolloutSettings, DataStageSettings):
         unseen = self._unseen(problems, config)
 
         def fit(directory: Path, saves: Path, **surroundings: Any) -> dict[str, float | int]:
-            reports = {name: surroundings[name] for name in ("on_log", "should_stop")}
+            reports = {name: surroundings[name] for name in ("on_log", "should_stop", "tracking")}
             return train_reasoner(boards, config, directory, saves, self, context.seed, validation=unseen, **reports)
 
         numbers = trained(context, self.steps, fit)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from pipelines.launching.settings import Strategy
 from pipelines.stage import StageResult, TrainingSettings
 from pipelines.training import accepted_before, start_checkpoint, train
 from selfrefine.sft import OWNED_KEYS, SftSettings
@@ -29,6 +30,7 @@ class TuneStage(SftSettings, TrainingSettings):
 
     uses: ClassVar[tuple[str, ...]] = ("model",)
     accepts: ClassVar[tuple[str, ...]] = ("tune", "update")
+    strategies: ClassVar[tuple[Strategy, ...]] = ("ddp", "fsdp")
     owned_trl_keys: ClassVar[frozenset[str]] = OWNED_KEYS
 
     def run(self, context: StageContext) -> StageResult:

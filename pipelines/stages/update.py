@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from pipelines.files import whole
+from pipelines.launching.settings import Strategy
 from pipelines.stage import StageResult, TrainingSettings
 from pipelines.stages.filter import read_kept
 from pipelines.stages.tune import TuneStage
@@ -35,6 +36,7 @@ class UpdateStage(SftSettings, TrainingSettings):
     requires: ClassVar[tuple[str, ...]] = ("tune", "generate", "filter")
     accepts: ClassVar[tuple[str, ...]] = ("update",)
     uses: ClassVar[tuple[str, ...]] = ("model",)
+    strategies: ClassVar[tuple[Strategy, ...]] = ("ddp", "fsdp")
     owned_trl_keys: ClassVar[frozenset[str]] = OWNED_KEYS
 
     def check(self, recipe: Recipe) -> Iterator[str]:

@@ -12,6 +12,7 @@ from selfrefine.latent.boards import Boards
 from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.model import LatentReasoner
 from selfrefine.latent.settings import RolloutSettings
+from selfrefine.tracking import Tracking
 from selfrefine.training import last_save, of_machine, on_one_device, run
 
 _LOGGED = frozenset({"loss", "accuracy", "learning_rate", "segment", "rollouts", "boards_seen"})
@@ -28,6 +29,7 @@ def train_reasoner(
     validation: Boards | None = None,
     on_log: Callable[[Mapping[str, Any]], None] = lambda row: None,
     should_stop: Callable[[], bool] = lambda: False,
+    tracking: Tracking | None = None,
 ) -> dict[str, float | int]:
     """Trains a new reasoner on `boards` and writes it to `directory`.
 
@@ -89,7 +91,7 @@ def train_reasoner(
     def at_the_end() -> bool:
         return should_stop() and trainer.state.global_step % length == 0
 
-    run(trainer, resume, None, directory, on_log, at_the_end, _LOGGED.__contains__)
+    run(trainer, resume, None, directory, on_log, at_the_end, _LOGGED.__contains__, tracking=tracking)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row][-10 * length :]
     return {
         "steps": trainer.state.global_step,

@@ -14,6 +14,7 @@ from engines.settings import INERT, BlockSettings
 from rewards.contract import RewardError, columns_of, missing_column
 from rewards.registry import load
 from selfrefine.stepwise.settings import Likelihood, StepCredit
+from selfrefine.tracking import Tracking
 from selfrefine.training import OWNED_KEYS as COMMON_KEYS
 from selfrefine.training import (
     LoadedAlready,
@@ -142,6 +143,7 @@ def reinforce(
     trust_remote_code: bool = False,
     on_log: Callable[[Mapping[str, Any]], None] = lambda row: None,
     should_stop: Callable[[], bool] = lambda: False,
+    tracking: Tracking | None = None,
     warn: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float | int]:
     """Trains `checkpoint` on completions of its own and writes the result to `directory`, as `fine_tune` does.
@@ -230,7 +232,7 @@ def reinforce(
         def enough() -> bool:
             return settings.generated_tokens is not None and trainer.generated_tokens >= settings.generated_tokens
 
-        run(trainer, resume, processor, directory, on_log, should_stop, _is_logged, enough)
+        run(trainer, resume, processor, directory, on_log, should_stop, _is_logged, enough, tracking)
     history = [row for row in trainer.state.log_history if "loss" in row]
     numbers: dict[str, float | int] = {"steps": trainer.state.global_step, "problems": len(problems)}
     for use in settings.rewards:

@@ -265,12 +265,13 @@ def test_what_this_machine_cannot_start_is_one_line(
         assert done.exit_code == 2 and not (tmp_path / "runs").exists(), done.output
         return str(done.output)
 
-    (tmp_path / "accelerate.yaml").write_text("distributed_type: FSDP\nuse_cpu: true\nnum_processes: 2\n")
+    (tmp_path / "accelerate.yaml").write_text("distributed_type: FSDP\nfsdp_config: {fsdp_version: 2}\n")
     recipe = write(tmp_path, TUNE)
     assert "one machine cannot start processes on another" in said("launch={nodes: 2}")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     config = f"launch={{processes: 2, config: {tmp_path / 'accelerate.yaml'}}}"
-    assert "without GPUs `accelerate launch` starts one process and shards nothing" in said(config)
+    assert "without GPUs `accelerate launch` starts one process and shards nothing" in (line := said(config))
+    assert "leave it out, and give launch.strategy: fsdp, and torchrun starts 2" in line
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert "4 processes want a GPU each and this machine has 2; give launch.processes=2" in said("launch.processes=4")
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")

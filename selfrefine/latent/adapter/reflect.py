@@ -12,6 +12,7 @@ from engines.rendering import Renderer
 from selfrefine.latent.adapter.settings import ReflectSettings
 from selfrefine.sft import OWNED_KEYS as SFT_KEYS
 from selfrefine.sft import Example, dataset, numbers_of, trainer_of
+from selfrefine.tracking import Tracking
 from selfrefine.training import last_save, run
 
 OWNED_KEYS = SFT_KEYS | {"loss_type", "router_aux_loss_coef"}
@@ -30,6 +31,7 @@ def reflect(
     trust_remote_code: bool = False,
     on_log: Callable[[Mapping[str, Any]], None] = lambda row: None,
     should_stop: Callable[[], bool] = lambda: False,
+    tracking: Tracking | None = None,
     warn: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float | int]:
     """Trains a loop on `checkpoint`, whose weights stay as they are, and writes it to `directory`.
@@ -72,7 +74,11 @@ def reflect(
         curriculum=settings.curriculum,
         warn=warn,
     )
-    run(trainer, resume, processor, directory, on_log, should_stop, lambda name: name.startswith(_LOGGED))
+
+    def logged(name: str) -> bool:
+        return name.startswith(_LOGGED)
+
+    run(trainer, resume, processor, directory, on_log, should_stop, logged, tracking=tracking)
     return numbers_of(trainer, examples)
 
 
