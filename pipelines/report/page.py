@@ -23,6 +23,7 @@ from pipelines.report.refinement import read_refinement
 from pipelines.report.run import RunView, StageView
 from pipelines.report.samples import pack_samples
 from pipelines.report.triads import Audit, FilterMeans, Row, Triads, filter_means, read_triads
+from pipelines.report.warned import warned
 from pipelines.stages.filter import COMBINED, SCORE_PREFIX
 
 GALLERY = 9
@@ -53,6 +54,8 @@ def render_run(run: RunView) -> str:
         published=published_for(run, one) if one else None,
         overview=overview(run, measured) if len(measured) > 1 else None,
         measured=measured,
+        partials=[(each.title, each.result["problems"]) for each in measured if each.result["partial"]],
+        warned=warned([run], named=False),
         samples=samples,
         outcomes=OUTCOMES,
         scores_note=Markup('<span class="key box"></span> kept, <span class="key line"></span> dropped'),

@@ -20,6 +20,7 @@ from pipelines.report.page import render
 from pipelines.report.plots import Bar
 from pipelines.report.run import RunView
 from pipelines.report.triads import FilterMeans, Triads, filter_means, read_triads
+from pipelines.report.warned import warned
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ def render_seeds(directory: Path, runs: Sequence[RunView]) -> str:
         runs=runs,
         seeds=[run.name.removeprefix("seed-") for run in runs],
         suites=suites,
+        warned=warned(runs, named=True),
         several=len(suites) > 1,
         outcome_names=OUTCOMES,
         audits=[each for each in _filters(runs) if each.kept is not None],

@@ -108,6 +108,31 @@ def test_points_are_those_of_the_json(page: Page, results: dict[str, Any]) -> No
     assert not any(key.startswith("protocol") and key != "protocol-3" for key in page.tables)
 
 
+def test_equal_warnings_are_gathered(suites_run: Path, tmp_path: Path) -> None:
+    """Those that differ in their numbers alone are one line with all of them inside; others stay by themselves."""
+    root = Path(shutil.copytree(suites_run, tmp_path / "run"))
+    advice = "raise decoding.max_new_tokens ({} are right overall, 72.0% among the finished)"
+    said = {
+        "sums": [f"base: 3.1% truncated: {advice.format('61.0%')}", "tuned: k = 4: too few"],
+        "shapes": [f"base: 14.2% truncated: {advice.format('62.5%')}", f"tuned: 3% truncated: {advice.format('1%')}"],
+        "words": [],
+    }
+    for name, warnings in said.items():
+        path = root / name / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "warnings": warnings}))
+        result = json.loads((root / name / "eval.json").read_text())
+        (root / name / "eval.json").write_text(json.dumps({**result, "partial": True}))
+    page = Page(write_report(root).read_text())
+    warns = [tag for tag, values in page.elements if values.get("class") == "warn"]
+    assert sorted(warns) == ["details", "p", "p"]
+    told = " ".join("".join(page.text).split())
+    assert "3 times: …% truncated: raise decoding.max_new_tokens (…% are right overall, 72.0% among" in told
+    assert "In sums, shapes." in told
+    for line in ("sums (base): 3.1% truncated", "shapes (base): 14.2% truncated", "sums (tuned): k = 4: too few."):
+        assert line in told
+    assert "These are not results of the suites: sums (" in told and "shapes (" in told
+
+
 def test_points_stand_in_the_terminal(suites_run: Path, results: dict[str, Any]) -> None:
     table = result_table(stored(suites_run))
     suites, labels, reported = (list(table.columns[place].cells) for place in (0, 1, -1))
