@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 
 from engines.base import EngineError, Message
 
+FIRST_TOKENS = 64
+"""Of a prompt, that are kept in records."""
 _IMAGE_TOKEN_IDS = (
     "image_token_id",
     "image_token_index",
@@ -110,6 +112,24 @@ class Renderer:
         """Token ids of the prompt with one unexpanded placeholder per image."""
         return list(self.tokenizer(self.prompt_text(messages, image), add_special_tokens=False)["input_ids"])
 
+    def beginning(self, messages: Sequence[Message], image: bool) -> dict[str, Any]:
+        """How a prompt begins, in JSON values, for records.
+
+        `bos_token` and how many `bos_tokens` it begins with, its number of `tokens` (an image counts as the placeholder
+        that it has not been expanded from), the first ones' `first_ids` and `first_text`, and the `pixels` that the
+        image processor makes of an image, under its own names; None for a text model.
+        """
+        ids = self.prompt_ids(messages, image)
+        bos = self.tokenizer.bos_token_id
+        return {
+            "bos_token": self.tokenizer.bos_token,
+            "bos_tokens": 0 if bos is None else next((n for n, each in enumerate(ids) if each != bos), len(ids)),
+            "tokens": len(ids),
+            "first_ids": ids[:FIRST_TOKENS],
+            "first_text": str(self.tokenizer.decode(ids[:FIRST_TOKENS], skip_special_tokens=False)),
+            "pixels": _pixels(getattr(self.processor, "image_processor", None)),
+        }
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a completion, without special tokens."""
         return self._text(token_ids).strip()
@@ -131,6 +151,17 @@ class Renderer:
 
     def _text(self, token_ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+
+def _pixels(image_processor: Any) -> dict[str, Any] | None:
+    if image_processor is None:
+        return None
+    known = {name: getattr(image_processor, name, None) for name in ("size", "crop_size", "min_pixels", "max_pixels")}
+    return {
+        name: {key: each for key, each in dict(value).items() if each is not None} if name.endswith("size") else value
+        for name, value in known.items()
+        if value is not None
+    }
 
 
 def first_stop(text: str, stop: Sequence[str]) -> int | None:

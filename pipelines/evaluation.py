@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines import prompts
 from pipelines.checkpoints import Checkpoint, chat_template, layers_of
 from pipelines.errors import RunError
 from pipelines.files import whole, write_json
@@ -18,6 +19,7 @@ from pipelines.metrics import METRICS_FILE, Metrics
 from pipelines.stage import Number
 
 if TYPE_CHECKING:
+    from engines.base import Message
     from eval.compare import Comparison, Evaluated
     from eval.suite import Suite
     from tasks.problem import Problem
@@ -189,12 +191,15 @@ def provenance_of(
     return {
         "quote": quote(suite.settings(problems), samples),
         "first_prompt": [dict(turn) for turn in suite.messages(problems[0])],
-        **provenance_of_run(found, seed, engine),
+        **provenance_of_run(found, seed, engine, suite.messages(problems[0]), problems[0].image is not None),
     }
 
 
-def provenance_of_run(found: Sequence[Checkpoint], seed: int, engine: Any) -> dict[str, Any]:
-    """What any result says of the checkpoints, the engine and the machine."""
+def provenance_of_run(
+    found: Sequence[Checkpoint], seed: int, engine: Any, first: Sequence[Message], image: bool = False
+) -> dict[str, Any]:
+    """What any result says of the checkpoints, the engine and the machine. `first`: the turns of the first prompt,
+    beside which there may be an `image`."""
     return {
         "engine": engine.model_dump(mode="json"),
         "seed": seed,
@@ -202,6 +207,7 @@ def provenance_of_run(found: Sequence[Checkpoint], seed: int, engine: Any) -> di
         "checkpoints": {each.name: each.fingerprint for each in found},
         "weights": {each.name: weights_digest(each.path) for each in found},
         "chat_templates": {each.name: _short_sha(chat_template(each.path)) for each in found},
+        "prompts": prompts.beginnings(found, first, image, engine),
     }
 
 
@@ -254,8 +260,9 @@ def numbers(report: Mapping[str, Any]) -> dict[str, Number]:
 
 
 def warnings_of(report: Mapping[str, Any]) -> list[str]:
-    """What is unusual about each checkpoint's answers."""
-    return [f"{each['label']}: {text}" for each in report["checkpoints"] for text in each["warnings"]]
+    """What is unusual about each checkpoint's prompts and answers."""
+    answers = [f"{each['label']}: {text}" for each in report["checkpoints"] for text in each["warnings"]]
+    return [*prompts.warnings(report["provenance"].get("prompts", {})), *answers]
 
 
 def weights_digest(path: str) -> str | None:

@@ -231,7 +231,9 @@ class EvaluateStage(DataStageSettings):
         task = self.suite.removeprefix(BRIDGED)
         settings, baseline, results, more = bridged.ask(context, task, found, _about(context), self.limit)
         quoted = f"{settings['name']} · {settings['data']['problems']}/{settings['data']['original']}"
-        provenance = {"quote": quoted, **provenance_of_run(found, context.seed, context.recipe.engine), "harness": more}
+        first = results[0].trials[0].prompt
+        about = provenance_of_run(found, context.seed, context.recipe.engine, first)
+        provenance = {"quote": quoted, **about, "harness": more}
         report = self._report(context, found, settings, baseline, results, provenance)
         return _said(report, settings["data"]["problems"], {})
 

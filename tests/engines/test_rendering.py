@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,20 @@ def test_a_prompt_begins_as_the_tokenizer_begins_a_text(renderer: Renderer) -> N
     begin = renderer.tokenizer.bos_token_id
     assert (ids[0] == begin) is (usual[0] == begin) or begin is None
     assert ids.count(begin) == (0 if begin is None else 1)
+
+
+@pytest.mark.parametrize("image", [True, False])
+def test_how_a_prompt_begins_is_told(renderer: Renderer, image: bool) -> None:
+    told = renderer.beginning(ASKED, image)
+    ids = renderer.prompt_ids(ASKED, image)
+    assert (told["tokens"], told["first_ids"]) == (len(ids), ids[:64])
+    assert renderer.prompt_text(ASKED, image).startswith(told["first_text"])
+    assert told["bos_tokens"] == (0 if told["bos_token"] is None else 1)
+    limits = renderer.processor.image_processor.size
+    assert told["pixels"]["size"] == {key: value for key, value in dict(limits).items() if value is not None}
+    assert json.loads(json.dumps(told)) == told
+    renderer.tokenizer.bos_token = renderer.tokenizer.convert_ids_to_tokens(ids[0])
+    assert renderer.beginning(ASKED, image)["bos_tokens"] == 1
 
 
 @pytest.mark.parametrize("image", [True, False])

@@ -117,6 +117,9 @@ def test_a_checkpoint_against_another(real_children: Any, models: Path, suite: P
     assert pair["difference"]["estimate"]["value"] == pytest.approx(-1 / 3)
     assert found["provenance"]["weights"].keys() == {"first", "second"}
     first = trials(runs, "eval-second", "first")[0]
+    begun = found["provenance"]["prompts"]["first"]
+    assert (begun["tokens"], len(begun["first_ids"])) == (first["prompt_tokens"],) * 2
+    assert begun["first_text"].startswith("<|im_start|>user") and "Q: letter 0? A:" in begun["first_text"]
     assert first["prompt"] == [{"role": "user", "content": "Q: letter 0? A:"}]
     assert (runs / "eval-second/report.html").is_file()
 
@@ -323,6 +326,24 @@ def test_a_checkpoint_without_a_chat_template(real_children: Any, models: Path, 
     (plain / "chat_template.jinja").unlink()
     done = real_children.trivium("eval", plain, "--suite", suite, "--runs", tmp_path / "runs", fault="no model")
     assert done.code == 2 and "has no chat template" in done.text
+
+
+def test_a_template_that_begins_twice_is_named(real_children: Any, models: Path, suite: Path, tmp_path: Path) -> None:
+    """A masked-diffusion model, so another engine tells of its prompts too."""
+    twice = Path(shutil.copytree(models / "masked", tmp_path / "twice"))
+    config = json.loads((twice / "tokenizer_config.json").read_text())
+    (twice / "tokenizer_config.json").write_text(json.dumps({**config, "bos_token": "<|im_start|>"}))
+    template = (twice / "chat_template.jinja").read_text()
+    (twice / "chat_template.jinja").write_text("<|im_start|>" + template)
+    runs = tmp_path / "runs"
+    for checkpoint, number in ((twice, 2), (models / "masked", 0)):
+        call = ("limit=4", "engine.block_length=4", "engine.steps_per_block=2", "--runs", runs)
+        done = real_children.trivium("eval", checkpoint, "--suite", suite, *call)
+        assert done.code == 0, done.text
+        run = runs / f"eval-{checkpoint.name}/letters"
+        assert result(runs, run.parent.name)["provenance"]["prompts"][checkpoint.name]["bos_tokens"] == number
+        warned = [each for each in json.loads((run / "manifest.json").read_text())["warnings"] if "BOS" in each]
+        assert warned == (["twice: prompts begin with 2 BOS tokens in a row; mend its chat template"] if number else [])
 
 
 def test_suites_are_listed_and_shown(real_children: Any, suite: Path) -> None:

@@ -59,6 +59,7 @@ def test_a_chain_without_a_model_resumes_and_is_judged(real_children: Any, snaps
     assert numbers["accuracy raw 3"] == curves["raw"]["accuracy"][2] and numbers["rollouts"] == 4
     assert [len(board["said"]) for board in judged["boards"]] == [6, 6]
     result = json.loads((run / "evaluate/eval.json").read_text())
+    assert result["provenance"]["prompts"]["recur"] == {"reason": "a recurrent reasoner reads cells, not tokens"}
     assert [each["label"] for each in result["checkpoints"]] == ["recur", "recur@plain"]
     trials = [json.loads(line) for line in (run / "evaluate/recur/trials.jsonl").read_text().splitlines()]
     assert all(len(trial["completion"].split()) == 16 and trial["finish"] == "stop" for trial in trials)
