@@ -239,7 +239,11 @@ def test_a_run_is_seen_at_work_killed_and_at_work_again(tab: Tab, tmp_path: Path
     run = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL)
     wait_for((tmp_path / "runs/toy/recipe.yaml").exists)
     serving = subprocess.Popen(
-        [*command, "serve", "toy", "--runs", str(tmp_path / "runs")], stdout=subprocess.PIPE, text=True
+        [*command, "serve", "toy", "--runs", str(tmp_path / "runs")],
+        stdout=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background lets them ignore Ctrl-C, and what they start as well.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert serving.stdout is not None
