@@ -7,9 +7,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
@@ -69,12 +72,13 @@ def echo_columns(rows: Sequence[Sequence[str]]) -> None:
         typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
-def show(*tables: object) -> None:
-    """Prints tables, wide where what reads them is no terminal."""
+def show(*tables: Table) -> None:
+    """Prints tables, wide where what reads them is no terminal. Of several, those without a row are left out."""
     from rich.console import Console
 
     console = Console()
     if not console.is_terminal:
         console.width = 160  # Not 80: what reads a pipe can take long lines.
     for table in tables:
-        console.print(table)
+        if table.row_count or len(tables) == 1:
+            console.print(table)
