@@ -95,4 +95,5 @@ def with_overrides(name: str, file: SuiteFile, overrides: Mapping[str, Any]) -> 
                 raise SuiteError(f"{name}: {dotted}: `{key}` is a value, which has no keys")
         place[last] = value
     changed = parse(values, name)
+    changed.take_paths(file)
     return f"{name}+{changed.digest[:6]}", changed

@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from engines.base import Decoding
 from engines.spelling import did_you_mean
 from eval.extract import Forms, check_forms
 from eval.protocol import NOTHING, Protocol
 from eval.suite import Suite
+from tasks.columns import FORMATS
 from tasks.problem import Rows, TaskError
 from tasks.registry import check, check_options, load
+from tasks.remote import is_url
+
+PATHS = ("source", "images", "folder")
+"""Keys of `data` that may be paths."""
 
 
 class SuiteError(ValueError):
@@ -61,6 +66,7 @@ class SuiteFile(_Section):
     decoding: Decoding = Decoding()
     protocol: Protocol = NOTHING
     published: Published | None = None
+    _found: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("data")
     @classmethod
@@ -78,7 +84,7 @@ class SuiteFile(_Section):
 
     def rows(self) -> Rows:
         """The problems. Raises `TaskError`, also where the data hold another number than the suite says."""
-        rows = load(**self.data)
+        rows = load(**self.located(self.data))
         if self.problems is not None and len(rows.problems) != self.problems:
             lost = "".join(f", {number} left out: {reason}" for reason, number in rows.dropped)
             raise TaskError(
@@ -89,7 +95,28 @@ class SuiteFile(_Section):
 
     def look(self) -> str | None:
         """Looks at the data without loading rows; a line on what could not be looked at. Raises `TaskError`."""
-        return check(**self.data)
+        return check(**self.located(self.data))
+
+    def find_paths(self, folder: Path) -> None:
+        """Looks for its paths beside the file, which is in `folder`, else where the command is called, as of a recipe.
+
+        `data` keeps what is written: the suite is the same one wherever it lies.
+        """
+        for key, value in self.data.items():
+            if key not in PATHS or not isinstance(value, str) or is_url(value) or value.startswith(("/", "~")):
+                continue
+            # What is nowhere, and can be no name on the hub, is a path all the same: the error then says which.
+            path = key != "source" or value.startswith(".") or Path(value).suffix in FORMATS
+            if (folder / value).exists() or (path and not Path(value).exists()):
+                self._found[key] = str(folder / value)
+
+    def take_paths(self, other: SuiteFile) -> None:
+        """Finds those paths that it has from another suite where that one does."""
+        self._found.update({key: each for key, each in other._found.items() if self.data.get(key) == other.data[key]})
+
+    def located(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """A data section with those paths that are this file's led to where they are."""
+        return {**data, **{key: place for key, place in self._found.items() if data.get(key) == self.data[key]}}
 
     def suite(self, name: str, engine: Mapping[str, Any], problems: int) -> Suite:
         """The suite as it is run. `problems`: how many there are, of which a limited run takes fewer."""
@@ -129,7 +156,9 @@ def read_suite(path: Path) -> SuiteFile:
         raise SuiteError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise SuiteError(f"{path}: holds no mapping; a suite has `version`, `summary`, `data` and more")
-    return parse(data, str(path))
+    file = parse(data, str(path))
+    file.find_paths(path.parent)
+    return file
 
 
 def parse(data: Mapping[str, Any], where: str) -> SuiteFile:

@@ -153,7 +153,7 @@ def _first(file: SuiteFile, count: int) -> Sequence[Any]:
 
     # Hard puzzles take a second each: no more are made than are shown.
     size = {"size": count} if makes_problems(file.data["task"]) else {}
-    return load(**{**file.data, **size}).problems[:count]
+    return load(**{**file.located(file.data), **size}).problems[:count]
 
 
 def _look(settings: StageSettings) -> Iterator[str]:

@@ -171,11 +171,24 @@ def _problems(old: Stored) -> Sequence[Problem]:
     from eval.suite import problems_sha
 
     data = old.settings["data"]
-    section = {key: value for key, value in data.items() if key not in ("problems", "sha", "original")}
+    section = _located({key: value for key, value in data.items() if key not in ("problems", "sha", "original")}, old)
     problems = DataSettings.model_validate(section).load().problems[: data["problems"]]
     if problems_sha(problems) != data["sha"]:
         raise RunError(f"{old.name}: the data of {old.settings['name']} have changed since; evaluate it again")
     return problems
+
+
+def _located(section: dict[str, Any], old: Stored) -> dict[str, Any]:
+    """The data section with its paths led from where the suite's file is, if that is still there."""
+    from eval.registry import find
+    from eval.suite_file import SuiteError
+
+    made_of = Manifest.read(old.directory)
+    suite = made_of and made_of.source.get("settings", {}).get("suite")
+    try:
+        return find(suite).located(section) if suite else section
+    except SuiteError:
+        return section
 
 
 def _place(old: Stored, suite: Suite) -> Path:

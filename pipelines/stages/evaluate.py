@@ -151,7 +151,7 @@ class EvaluateStage(DataStageSettings):
         elif self.suite is not None:
             _, file = self.suite_file()
             found |= {"suite": file.digest, "reward": entry(file.reward).version}
-            files = DataSettings.model_validate(file.data).files()
+            files = DataSettings.model_validate(file.located(file.data)).files()
             found |= {f"suite data {key}": value for key, value in files.items()}
         else:
             found["reward"] = entry(self.reward).version

@@ -73,7 +73,7 @@ def write(path: Path, file: Path, **changes: Any) -> Path:
     values = {
         "version": 1,
         "summary": "letters",
-        "data": {"task": "table", "source": str(file)},
+        "data": {"task": "table", "source": str(file.relative_to(path.parent))},
         "problems": len(ROWS),
         "prompt": {"before": "Q: ", "after": " A:"},
         "reward": "exact_match",

@@ -1,0 +1,73 @@
+"""Where the paths in a suite's file lead."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eval.registry import find, with_overrides
+from eval.suite_file import SuiteError, SuiteFile
+from tasks.problem import TaskError
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a suite and its data; the command is called elsewhere, where other data have the same name."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write(tmp_path / "shared/rows.jsonl", "beside")
+    write(tmp_path / "here/rows.jsonl", "here")
+    return tmp_path / "shared"
+
+
+def write(path: Path, question: str) -> None:
+    path.write_text(json.dumps({"question": question, "answer": "yes"}))
+
+
+def suite(folder: Path, source: str, name: str = "mine.yaml") -> SuiteFile:
+    data = {"task": "table", "source": source}
+    (folder / name).write_text(yaml.safe_dump({"version": 1, "summary": "rows", "data": data}))
+    return find(str(folder / name))
+
+
+def asked(file: SuiteFile) -> list[str]:
+    file.look()
+    return [problem.question for problem in file.rows().problems]
+
+
+def test_data_are_beside_the_file_then_where_the_command_is_called(shared: Path) -> None:
+    assert asked(suite(shared, "rows.jsonl")) == ["beside"]
+    assert asked(find("../shared/mine.yaml")) == ["beside"]
+    write(shared.parent / "here/more.jsonl", "here alone")
+    assert asked(suite(shared, "more.jsonl")) == ["here alone"]
+    assert asked(suite(shared, str(shared.parent / "here/rows.jsonl"))) == ["here"]
+    write(shared.parent / "above.jsonl", "above")
+    assert asked(suite(shared, "../above.jsonl")) == ["above"]
+
+
+def test_what_is_nowhere_is_named_with_its_place(shared: Path) -> None:
+    for source in ("rwos.jsonl", "./rwos"):
+        with pytest.raises(TaskError, match=f"^{shared}/rwos.*: no such file"):
+            suite(shared, source).look()
+    told = suite(shared, "openai/gsm8k").look()
+    assert told is not None and told.startswith("openai/gsm8k is a dataset on the hub")
+
+
+def test_where_a_suite_lies_makes_it_no_other_suite(shared: Path) -> None:
+    first, second = suite(shared, "rows.jsonl"), suite(Path(), "rows.jsonl")
+    assert (asked(first), asked(second)) == (["beside"], ["here"])
+    assert first.digest == second.digest and first.suite("s", {}, 1) == second.suite("s", {}, 1)
+
+
+def test_keys_of_the_command_line_are_paths_from_there(shared: Path) -> None:
+    file = suite(shared, "rows.jsonl")
+    assert asked(with_overrides("mine", file, {"decoding.temperature": 1.0})[1]) == ["beside"]
+    write(shared.parent / "here/others.jsonl", "others here")
+    write(shared / "others.jsonl", "others beside")
+    assert asked(with_overrides("mine", file, {"data.source": "others.jsonl"})[1]) == ["others here"]
+    with pytest.raises(SuiteError, match="unknown key"):
+        with_overrides("mine", file, {"data.sources.x": 1, "promt": 2})
