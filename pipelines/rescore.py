@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import machine
+from pipelines.composed import composed
 from pipelines.errors import RunError
 from pipelines.evaluation import Stored, numbers, originals, quote, result_of, warnings_of, write_result
 from pipelines.files import remove
@@ -84,6 +85,7 @@ def _rescore(old: Stored, reward: str | None, forms: Mapping[str, str]) -> Resco
         samples=old.result["samples"],
         provenance={**before, "quote": quote(settings, old.result["samples"]), "rescored": {"stage": old.name}},
     )
+    result |= composed(_section(old), results)
     directory = _place(old, suite)
     remove(directory)
     directory.mkdir()
@@ -171,18 +173,19 @@ def _problems(old: Stored) -> Sequence[Problem]:
     from eval.suite import problems_sha
 
     data = old.settings["data"]
-    section = _located({key: value for key, value in data.items() if key not in ("problems", "sha", "original")}, old)
-    problems = DataSettings.model_validate(section).load().problems[: data["problems"]]
+    problems = DataSettings.model_validate(_section(old)).load().problems[: data["problems"]]
     if problems_sha(problems) != data["sha"]:
         raise RunError(f"{old.name}: the data of {old.settings['name']} have changed since; evaluate it again")
     return problems
 
 
-def _located(section: dict[str, Any], old: Stored) -> dict[str, Any]:
-    """The data section with its paths led from where the suite's file is, if that is still there."""
+def _section(old: Stored) -> dict[str, Any]:
+    """Where its problems came from, with the paths led from where the suite's file is, if that is still there."""
     from eval.registry import find
     from eval.suite_file import SuiteError
 
+    data = old.settings["data"]
+    section = {key: value for key, value in data.items() if key not in ("problems", "sha", "original")}
     made_of = Manifest.read(old.directory)
     suite = made_of and made_of.source.get("settings", {}).get("suite")
     try:

@@ -21,6 +21,7 @@ from pipelines.checkpoints import (
     identity_of,
     pairs_to_compare,
 )
+from pipelines.composed import composed
 from pipelines.errors import RunError
 from pipelines.evaluation import (
     check_comparable,
@@ -215,7 +216,7 @@ class EvaluateStage(DataStageSettings):
         baseline = asdict(constant_baseline(problems))
         provenance = provenance_of(suite, problems, found, self.samples, context.seed, context.recipe.engine)
         seen = overlap_of(context.recipe, problems)
-        more: dict[str, Any] = {} if seen is None else {"overlap": seen}
+        more: dict[str, Any] = composed(self._section(context), results) | ({} if seen is None else {"overlap": seen})
         said = list(warning(seen))
         if harder is not None:
             stressed = put_under_stress(context, harder, found, suite, grader, results, self.chunk)
@@ -272,6 +273,13 @@ class EvaluateStage(DataStageSettings):
         assert self.suite is not None
         file = find(self.suite)
         return with_overrides(label(self.suite), file, self.overrides)
+
+    def _section(self, context: StageContext) -> dict[str, Any]:
+        """Where the problems come from, with its paths led to where they are."""
+        if self.suite is None:
+            return context.recipe.data[self.data].model_dump()
+        file = self.suite_file()[1]
+        return file.located(file.data)
 
     @property
     def bridged(self) -> bool:

@@ -436,6 +436,15 @@ def test_a_split_and_what_a_run_says_of_it(real_children: Any, models: Path, tmp
     assert "with respect to this module graph" in said.text
     for kind in ("composable", "blocked"):
         assert f"accuracy {kind}: {kinds[kind]['value']:.3f}" in said.text
+    # The split lies beside the data, so the result and its report have the same numbers.
+    composition = result(runs, "eval-first")["composition"]
+    assert composition["reason"] is None
+    accuracy = composition["reports"]["first"]["accuracy"]
+    assert {kind: accuracy[kind]["value"] for kind in kinds} == {kind: kinds[kind]["value"] for kind in kinds}
+    page = (runs / "eval-first/report.html").read_text()
+    assert "Unseen combinations" in page and 'id="composition"' in page
+    assert real_children.trivium("eval", "rescore", "eval-first", "--reward", "exact_match", "--runs", runs).code == 0
+    assert result(runs, "eval-first", "rescore-exact_match-letters")["composition"] == composition
 
 
 def test_what_a_comparison_takes_from_another_run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections import defaultdict
@@ -14,10 +15,13 @@ import pytest
 import yaml
 from statsmodels.stats.multitest import multipletests
 
+from eval.compare import Evaluated
+from eval.composition.split import CLASSES
 from eval.stress.grid import Cell
 from eval.stress.report import stress_report
 from eval.tally import by_problem, tally
 from eval.trial import Trial, read
+from pipelines.composed import composed
 from pipelines.errors import RunError
 from pipelines.eval_tables import result_table
 from pipelines.evaluation import stored
@@ -241,6 +245,33 @@ def test_a_stress_grid_is_that_of_the_json(suites_run: Path, tmp_path: Path) -> 
         for value in (each["accuracy"]["value"], *numbers_of(each["difference"]["estimate"]))
     ]
     assert "Not put under stress: 3 problems, too short." in " ".join("".join(page.text).split())
+
+
+def test_unseen_combinations_are_those_of_the_json(suites_run: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(suites_run, tmp_path / "run"))
+    recipe = yaml.safe_load((root / "recipe.yaml").read_text())
+    (root / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "stages": recipe["stages"][:1]}))
+    ids = sorted({trial.problem_id for trial in trials_of(root, "sums", "base")})
+    kinds = dict(zip(ids, itertools.cycle(CLASSES), strict=False))
+    rows = [{"id": each, "kind": kinds[each], "combo": f"c{n // 3}", "blocked_by": ""} for n, each in enumerate(ids)]
+    (tmp_path / "test.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (tmp_path / "split.json").write_text(json.dumps({"graph": ["z <- <a>, b"], "tied": True, "covering": False}))
+    results = [Evaluated(label, {}, trials_of(root, "sums", label)) for label in CHECKPOINTS]
+    assert composed({"source": str(tmp_path / "rows.jsonl")}, results) == {}
+    found = composed({"source": str(tmp_path / "test.jsonl")}, results)
+    path = root / "sums" / "eval.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | found))
+    page = Page(write_report(root).read_text())
+    _, *body = page.tables["composition"]
+    for (texts, numbers), label in zip(body, CHECKPOINTS, strict=True):
+        report = found["composition"]["reports"][label]
+        cells = [value for each in report["accuracy"].values() for value in (*numbers_of(each), each["n"])]
+        assert texts[0] == label
+        assert numbers == [*cells, *(value for each in report["gaps"].values() for value in numbers_of(each))]
+    assert "with tied modules: z <- <a>, b." in " ".join("".join(page.text).split())
+    (tmp_path / "split.json").write_text("{}")
+    path.write_text(json.dumps(json.loads(path.read_text()) | composed({"source": f"{tmp_path}/test.jsonl"}, results)))
+    assert "no split.json of a composable split" in write_report(root).read_text()
 
 
 def test_one_suite_is_shown_in_depth(suites_run: Path, tmp_path: Path) -> None:
