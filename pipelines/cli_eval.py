@@ -118,6 +118,31 @@ def eval_rescore(
         publish_run(found.directory)
 
 
+@eval_app.command("import")
+def eval_import(
+    place: Annotated[Path, typer.Argument(metavar="FOLDER", help="What lm-eval wrote with --log_samples.")],
+    name: Annotated[
+        str | None, typer.Option(metavar="RUN", help="The run's name; lm-eval-CHECKPOINT unless given.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="CHECKPOINT", help="The checkpoint's name; that in the results unless given.")
+    ] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Make a run of lm-evaluation-harness's own results: intervals, a report, something to compare with."""
+    with one_line():
+        from pipelines.eval_tables import result_table
+        from pipelines.evaluation import stored
+        from pipelines.imported import import_results
+        from pipelines.mirror import publish_run
+        from pipelines.report import write_report
+
+        root = import_results(place, runs, name, label)
+        show(result_table(stored(root)))
+        typer.echo(f"report: {write_report(root)}")
+        publish_run(root)
+
+
 @eval_app.command("split")
 def eval_split(
     graph: Annotated[Path, typer.Argument(metavar="GRAPH.yaml", help="Factors and modules; see docs/evaluation.md.")],

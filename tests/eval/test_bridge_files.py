@@ -80,6 +80,37 @@ def test_two_folders_can_be_compared() -> None:
     assert found.difference.estimate.value == 0
 
 
+def test_results_become_a_run(tmp_path: Path) -> None:
+    """With the numbers of the harness, to be looked at, compared and not overwritten; by a command without torch."""
+    runs = tmp_path / "runs"
+
+    def trivium(*arguments: object) -> subprocess.CompletedProcess[str]:
+        code = (
+            "import sys; from pipelines.cli import main\ntry: main()\n"
+            "finally: print('HEAVY', [m for m in ('lm_eval', 'torch', 'transformers') if m in sys.modules])"
+        )
+        command = [sys.executable, "-c", code, *map(str, arguments), "--runs", str(runs)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    made = trivium("eval", "import", FILES / "words")
+    assert made.returncode == 0 and made.stdout.splitlines()[-1] == "HEAVY []", made.stdout + made.stderr
+    result = json.loads((runs / "lm-eval-tiny/lm-eval-words/eval.json").read_text())
+    reported = result["provenance"]["harness"]["tasks"]["words"]["reported"]
+    (found,) = result["checkpoints"]
+    assert found["label"] == "tiny"
+    assert found["accuracy"]["value"] == reported["exact_match,strict-match"]
+    assert found["flexible"] == reported["exact_match,flexible-extract"]
+    assert result["problems"] == {"used": 4, "original": 8} and result["partial"]
+    assert "lm-eval:words · 4/8" in (runs / "lm-eval-tiny/report.html").read_text()
+    again = trivium("eval", "import", FILES / "words")
+    assert again.returncode == 2 and "give this one a --name of its own" in again.stderr
+    assert trivium("eval", "import", FILES / "words", "--name", "other", "--label", "org/mine").returncode == 0
+    difference = trivium("runs", "diff", "lm-eval-tiny", "other")
+    assert "org-mine − tiny" in difference.stdout and "not compared" not in difference.stdout
+    nothing = trivium("eval", "import", tmp_path)
+    assert nothing.returncode == 2 and "no results_*.json" in nothing.stderr
+
+
 def test_nothing_heavy_is_imported() -> None:
     heavy = ("lm_eval", "torch", "transformers", "datasets")
     code = (

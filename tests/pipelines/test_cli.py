@@ -74,6 +74,7 @@ def test_options_are_frozen() -> None:
             "--runs",
         ],
         "eval composed": ["RUN", "SPLIT", "--suite", "--runs"],
+        "eval import": ["PLACE", "--name", "--label", "--runs"],
         "eval split": ["GRAPH", "TABLE", "TARGET", "--train", "--seed"],
         "eval rescore": ["RUN", "--reward", "--strict", "--flexible", "--suite", "--runs"],
         "eval show": ["SUITE", "OVERRIDES", "-n"],
