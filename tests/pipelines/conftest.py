@@ -107,3 +107,21 @@ def _content(path: Path) -> Any:
 
 def _timeless(record: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in TIMES}
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the models `first`, `second` and `masked` of `letters.py`."""
+    from tests.pipelines.letters import make_models
+
+    return make_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """The suite of `letters.py`, beside its data."""
+    from tests.pipelines.letters import ROWS, write
+
+    data = tmp_path / "letters.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return write(tmp_path / "letters.yaml", data)
