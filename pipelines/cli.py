@@ -58,22 +58,28 @@ def run(
     plan: Annotated[
         bool, typer.Option("--plan", help="Check everything, say what would run and why, and stop.")
     ] = False,
+    on: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="With --plan: reckon the cost for h100, 8xa100, cpu, …")
+    ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Run a recipe, or go on with it. Stages that are up to date are skipped."""
     with one_line():
+        from pipelines.errors import RecipeError
         from pipelines.launching.ranks import Ranks
         from pipelines.mirror import fetch_run
         from pipelines.plan import Selection
         from pipelines.recipe import load_recipe
 
+        if on is not None and not plan:
+            raise RecipeError(f"--on {on}: says what --plan reckons the cost for; give --plan too, or leave --on out")
         selection, ranks = Selection(only, start, until), Ranks.of(os.environ)
         if ranks is not None and ranks.rank > 0:
             raise typer.Exit(0 if plan else _follow(ranks))
         if plan:
             resolved = load_recipe(recipe, overrides or [])
             fetch_run(runs / resolved.name)
-            _plan(resolved, runs / resolved.name, selection)
+            _plan(resolved, runs / resolved.name, selection, on)
         else:
             _run(recipe, overrides or [], runs, selection, ranks)
 
@@ -336,16 +342,23 @@ def _follow(ranks: Ranks) -> int:
         return follow(ranks)
 
 
-def _plan(recipe: Recipe, root: Path, selection: Selection) -> None:
+def _plan(recipe: Recipe, root: Path, selection: Selection, on: str | None) -> None:
     from pipelines.chain import unseen
+    from pipelines.cost.devices import device
+    from pipelines.cost.show import cost
     from pipelines.launching.checks import commands
     from pipelines.plan import legs, plan
     from pipelines.tables import plan_table
 
-    parts = legs(recipe, root)
+    machine, parts = device(on), legs(recipe, root)
     steps, selected = plan(parts), selection.of(parts)
     typer.echo(f"{root}")
     show(plan_table(steps, selected))
+    table, lines = cost(steps, selected, machine)
+    if table is not None:
+        show(table)
+    for line in lines:
+        typer.echo(line)
     for line in commands(step for step in steps if step.leg.label + step.link.name in selected):
         typer.echo(line)
     for line in unseen(recipe):

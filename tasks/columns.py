@@ -34,7 +34,7 @@ def local_columns(path: Path, split: str, source: str) -> set[str]:
             if path.suffix == ".csv":
                 return set(next(csv.reader(file)))
             if path.suffix in FORMATS:
-                return {key for row in _first_rows(file.read(_LOOK)) for key in row}
+                return {key for row in first_rows(file.read(_LOOK)) for key in row}
     except FileNotFoundError:
         raise TaskError(f"{source}: no such file or saved dataset") from None
     except StopIteration:
@@ -44,7 +44,7 @@ def local_columns(path: Path, split: str, source: str) -> set[str]:
     raise TaskError(f"{source}: not one of {', '.join(sorted(FORMATS))}")
 
 
-def _first_rows(text: str) -> Iterator[Mapping[str, Any]]:
+def first_rows(text: str) -> Iterator[Mapping[str, Any]]:
     """The objects that a JSON array, or a file of JSON lines, begins with; at least one, or a ValueError."""
     decoder, place, found = json.JSONDecoder(), 0, 0
     while True:

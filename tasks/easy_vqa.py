@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tasks import packages
 from tasks.draw import uniform
+from tasks.glance import Glance, of_texts
 from tasks.problem import Picture, Problem, Rows, TaskError
 
 SPLITS = ("train", "validation", "test")
@@ -46,6 +47,15 @@ def check(split: str) -> str | None:
 def count(split: str) -> int:
     """How many images a split has."""
     return sum(_belongs(int(path.stem), split) for path in (_data() / _folder(split) / "images").glob("*.png"))
+
+
+@cache
+def glance(split: str) -> Glance:
+    """Images, questions and their lengths."""
+    check(split)
+    rows = json.loads((_data() / _folder(split) / "questions.json").read_text())
+    asked = [(question, answer) for question, answer, image in rows if _belongs(image, split)]
+    return of_texts(asked, len(asked), count(split))
 
 
 def load(split: str) -> Rows:

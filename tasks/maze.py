@@ -12,6 +12,7 @@ from itertools import count as numbers
 from typing import Any
 
 from tasks.draw import seed64, split_at, uniform
+from tasks.glance import Glance
 from tasks.problem import Problem, Rows, TaskError
 
 UNITS = "problems"
@@ -60,6 +61,12 @@ def check(
 def count(split: str, size: int = 500, **options: Any) -> int:
     """How many problems there are: as many as were asked for."""
     return size
+
+
+def glance(split: str, side: int = 10, size: int = 500, **options: Any) -> Glance:
+    """As many as were asked for, each a grid."""
+    length = side * (side + 1) - 1
+    return Glance(size, None, length, length, side**2)
 
 
 def columns(split: str, **options: Any) -> frozenset[str]:

@@ -130,9 +130,13 @@ def check(task: str, split: str = "train", skip: int = 0, take: int | None = Non
     with _at_hand(options) as local:
         found: str | None = look(split, **local) if look else None
         if count and (skip or take):
-            units = getattr(importlib.import_module(entry(task).module), "UNITS", "images")
-            _check_slice(skip, take, count(split, **local), f"{task}, split {split}", units)
+            _check_slice(skip, take, count(split, **local), f"{task}, split {split}", units(task))
     return found
+
+
+def units(task: str) -> str:
+    """What `count`, `skip` and `take` of a task count: `images` or `problems`."""
+    return str(getattr(importlib.import_module(entry(task).module), "UNITS", "images"))
 
 
 def columns(task: str, split: str = "train", **options: Any) -> frozenset[str] | None:

@@ -13,6 +13,7 @@ from itertools import count as numbers
 from typing import Any
 
 from tasks.draw import seed64, split_at, uniform
+from tasks.glance import Glance
 from tasks.problem import Problem, Rows, TaskError
 from tasks.puzzles.grid import LEVELS, SIDES, full_grid
 
@@ -89,6 +90,12 @@ def count(
 ) -> int:  # fmt: skip
     """How many problems there are: as many as were asked for."""
     return size
+
+
+def glance(split: str, side: int = 4, size: int = 500, **options: Any) -> Glance:
+    """As many as were asked for, each a grid."""
+    length = 2 * side**2 - 1
+    return Glance(size, None, length, length, side**2)
 
 
 def columns(split: str, level: str | None = None, **options: Any) -> frozenset[str]:

@@ -55,7 +55,7 @@ def test_options_are_frozen() -> None:
 
     walk(typer.main.get_command(app), "")
     assert found == {
-        "run": ["RECIPE", "OVERRIDES", "--only", "--from", "--until", "--plan", "--runs"],
+        "run": ["RECIPE", "OVERRIDES", "--only", "--from", "--until", "--plan", "--on", "--runs"],
         "launch slurm": ["RECIPE", "OVERRIDES", "--runs"],
         "report": ["RUN", "--runs"],
         "serve": ["RUN", "--port", "--host", "--expose", "--runs"],
