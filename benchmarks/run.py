@@ -22,6 +22,7 @@ from rich.table import Table
 
 from benchmarks import (
     commands,
+    cost,
     credit,
     engines_compared,
     evaluation,
@@ -168,6 +169,15 @@ def measure_replicas(directory: Path) -> Iterator[Row]:
         yield Row(f"{count:,} requests to workers that take no time", shown, "memory flat")
 
 
+def measure_cost(directory: Path) -> Iterator[Row]:
+    for stage, estimate, seconds in cost.short_run(directory):
+        shown = f"{estimate / seconds:.2f} of {seconds:.1f} s of the processor"
+        yield Row(f"cost of the quickstart's {stage}, cut short: estimate", shown)
+    for each in cost.published():
+        shown = f"{each.ratio:.2f} of {each.published:,g} {each.unit} ({each.estimate:,.3g})"
+        yield Row(f"{each.what}, on {each.on}: estimate", shown)
+
+
 SECTIONS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "commands": measure_commands,
     "overhead": measure_overhead,
@@ -180,6 +190,7 @@ SECTIONS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "credit": measure_credit,
     "verification": measure_verification,
     "evaluation": measure_evaluation,
+    "cost": measure_cost,
     "replicas": measure_replicas,
 }
 

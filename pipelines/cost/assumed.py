@@ -1,6 +1,6 @@
 """What no recipe says and no file tells: shares of peaks, lengths, and what is taken for granted. One table for all.
 
-None of these was fitted to a run: docs/cost.md holds them against runs and says how far off they are.
+docs/cost.md says where they come from, holds them against runs, and says how far off they are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ LAYER_SECONDS = {"transformers": 5e-4, "vllm": 5e-5, "diffusion": 5e-4, "latent"
 BACKWARD_LAYERS = 2
 """Passes through the layers that a backward pass takes, for that least time."""
 CACHE_COPIES = {"transformers": 3, "vllm": 1, "diffusion": 0, "latent": 0, "endpoint": 1}
-"""How often keys and values are moved for each new token: transformers reads, writes and reads them."""
+"""How often keys and values are moved for each new token: transformers reads, writes and reads them. Where several
+heads share them it also writes them out, and reads them, for each head."""
 
 CHARACTERS = 4.0
 """Of a token."""
@@ -28,7 +29,7 @@ ROWS = 10_000
 """Of a data section, where they cannot be counted."""
 ANSWER_SHARE = 0.5
 """Of `max_new_tokens`: the mean length of an answer, where no training of the recipe says how long answers are."""
-LONGEST = 1.5
+LONGEST = 2.0
 """The longest answer of a batch over the mean; a batch of transformers runs until its longest ends."""
 UNDECIDED = 0.5
 """Share of groups whose answers are neither all right nor all wrong, and of right answers in these."""

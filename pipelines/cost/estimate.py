@@ -334,6 +334,7 @@ class Estimate:
             dtype = "float32" if trained or size.dtype not in BYTES else size.dtype
         precision = cast(Precision, dtype)
         tensor = getattr(engine, "tensor_parallel_size", 1)
+        gpus = tensor * getattr(engine, "replicas", 1)
         rows = {"vllm": "max_num_seqs", "endpoint": "concurrency"}.get(engine.kind, "batch_size")
         kind = engine.kind if engine.kind in assumed.LAYER_SECONDS else "transformers"
         return Writing(
@@ -341,7 +342,7 @@ class Estimate:
             "transformers" if kind == "latent" else kind,
             getattr(engine, rows),
             precision,
-            tensor,
+            gpus,
             tensor,
             getattr(engine, "block_length", 32),
             getattr(engine, "steps_per_block", 16),

@@ -153,7 +153,9 @@ class Writing:
         # Rows that have ended go on beside those that have not.
         computed = count * each
         seen = prompt + each / 2
-        cache = computed * seen * size.cache_numbers * BYTES[self.dtype] * assumed.CACHE_COPIES[self.engine]
+        heads = size.attention // size.cached
+        copies = assumed.CACHE_COPIES[self.engine] + (2 * heads if together and heads > 1 else 0)
+        cache = computed * seen * size.cache_numbers * BYTES[self.dtype] * copies
         return Phase(
             name,
             generated=count * mean,

@@ -136,8 +136,11 @@ def test_batch_of_transformers_goes_on_until_its_longest_ends() -> None:
     short, long = (
         Writing(size, kind, 4, "float32").answers("", 4, 100, 10, 32)[1] for kind in ("vllm", "transformers")
     )
-    assert long.layers == 1.5 * short.layers
+    assert long.layers == 2 * short.layers
     assert long.generated == short.generated
+    # Four heads share two: read, written and read once, then written and read for each head.
+    cache = 4 * 20 * 110 * (2 * 8 * 32) * 4 * (3 + 2 * 2)
+    assert long.moved == 20 * 4 * (344064 + 320 * 64) + cache
 
 
 def test_masked_model_passes_over_the_whole_canvas_in_each_step() -> None:
