@@ -354,7 +354,7 @@ def _plan(recipe: Recipe, root: Path, selection: Selection, on: str | None) -> N
     steps, selected = plan(parts), selection.of(parts)
     typer.echo(f"{root}")
     show(plan_table(steps, selected))
-    table, lines = cost(steps, selected, machine)
+    table, lines = cost(steps, selected, machine, hint=on is None)
     if table is not None:
         show(table)
     for line in lines:

@@ -12,8 +12,10 @@ from tasks.glance import Glance, glance
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """`rows` with questions, `pictures`; `question` and `answer` are mean tokens of the texts alone. `notes`: what was
-    assumed. `cells`: of a grid."""
+    """`rows` with questions, `pictures`; `question` and `answer` are mean tokens of the texts alone.
+
+    `cells`: of a grid. `notes`: what was assumed.
+    """
 
     rows: float
     pictures: float
@@ -32,20 +34,20 @@ def look(name: str, section: Mapping[str, Any]) -> Data:
 
 
 def _data(name: str, found: Glance) -> Data:
-    notes = []
+    taken = []
     rows = found.problems
     if rows is None and found.pictures is None:
         rows = assumed.ROWS
-        notes.append(f"{name}: rows cannot be counted beforehand; {rows:,} taken")
-    if found.question is None and found.cells is None and found.problems is not None:
-        notes.append(f"{name}: lengths not known; {assumed.QUESTION} tokens of question, {assumed.ANSWER} of answer")
+        taken.append(f"{rows:,} rows")
+    if found.question is None and found.cells is None and rows is not None:
+        taken.append(f"{assumed.QUESTION} + {assumed.ANSWER} tokens a row")
     return Data(
         found.pictures or 0.0 if rows is None else rows,
         found.pictures or 0.0,
         _tokens(found.question, found.cells, assumed.QUESTION),
         _tokens(found.answer, found.cells, assumed.ANSWER),
         found.cells,
-        tuple(notes),
+        (f"{name} has {' with '.join(taken)}",) if taken else (),
         (found.problems is not None and found.question is not None) or found.cells is not None,
     )
 

@@ -83,7 +83,7 @@ def device(text: str | None) -> Device:
     match = re.fullmatch(r"(?:([1-9]\d*)x)?([a-z][a-z0-9-]*)", text.strip().lower())
     name = match[2] if match else text
     if match is None or (name != "cpu" and name not in GPUS):
-        raise RecipeError(f"--on: no device is called `{text}`{nearest(name, [*GPUS, 'cpu'])}; 8xNAME is eight of them")
+        raise RecipeError(f"--on: no device is called `{text}`{nearest(name, [*GPUS, 'cpu'])}")
     if name == "cpu":
         here = processor()
         return replace(here, count=int(match[1])) if match[1] else here

@@ -284,7 +284,7 @@ class Estimate:
         name, file = settings.suite_file()
         data = look(f"suite {name}", file.data)
         if file.problems is not None:
-            data = replace(data, rows=file.problems, notes=tuple(n for n in data.notes if "rows" not in n))
+            data = replace(data, rows=file.problems)
         self._noted(data)
         around = _tokens_of(file.prompt.before) + _tokens_of(file.prompt.after)
         return data, _tokens_of(file.prompt.system), around, file.decoding

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.cost import assumed
@@ -17,37 +18,60 @@ if TYPE_CHECKING:
     from pipelines.plan import Step
 
 
-def cost(steps: Iterable[Step], selected: set[str], device: Device) -> tuple[Table | None, list[str]]:
-    """The table of the stages that are due, None where none is, and the lines that go with it."""
-    due, lines, notes = [], [], {}
-    legs = {step.leg.label: step.leg for step in steps}
-    for label, leg in legs.items():
-        wanted = {s.link.name for s in steps if s.leg.label == label and s.reason and label + s.link.name in selected}
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A stage that is due, in so many seeds, which cost the same."""
+
+    name: str
+    work: Work
+    seeds: int
+
+    @property
+    def title(self) -> str:
+        """`3 × tune`."""
+        return self.name if self.seeds == 1 else f"{self.seeds} × {self.name}"
+
+
+def cost(
+    steps: Sequence[Step], selected: set[str], device: Device, hint: bool = False
+) -> tuple[Table | None, list[str]]:
+    """The table of the stages that are due, None where none is, and the lines that go with it.
+
+    `hint`: say how to reckon for another machine.
+    """
+    due: dict[str, Due] = {}
+    notes: dict[str, None] = {}
+    for leg in {step.leg.label: step.leg for step in steps}.values():
+        wanted = {s.link.name for s in steps if s.leg is leg and s.reason and leg.label + s.link.name in selected}
         if not wanted:
             continue
         found, assumptions = estimates(leg.recipe, leg.links, device)
-        due += [(label + name, found[name]) for name in found if name in wanted]
         notes.update(dict.fromkeys(assumptions))
-    if not due:
-        return None, []
-    unknown = {work.unknown: name for name, work in reversed(due) if work.unknown}
-    known = [(name, work) for name, work in due if not work.unknown]
+        for name, work in found.items():
+            if name in wanted:
+                due[name] = Due(name, work, due[name].seeds + 1 if name in due else 1)
+    unknown: dict[str, str] = {}
+    for each in due.values():
+        if each.work.unknown:
+            unknown.setdefault(each.work.unknown, each.name)
     lines = [f"cost: {name}: {reason}" for reason, name in unknown.items()]
-    if not any(work.phases for _, work in known):
+    known = [each for each in due.values() if not each.work.unknown]
+    if not any(each.work.phases for each in known):
         return None, lines
-    return _table(known, device), [*lines, *_lines(known, device, list(notes))]
+    return _table(known, device), [*lines, *_lines(known, device, list(notes), hint)]
 
 
-def _table(works: Sequence[tuple[str, Work]], device: Device) -> Table:
+def _table(due: Sequence[Due], device: Device) -> Table:
     unit = "GPU hours" if device.gpu else "core hours"
     table = new_table(
         "cost", "tokens read", "written", "trained", "FLOP", unit, "on the clock", "memory", "disk", right=8
     )
-    for name, work in works:
-        table.add_row(name, *_cells(work, device))
-    if len(works) > 1:
-        total = Work([phase for _, work in works for phase in work.phases], kept=sum(w.kept for _, w in works))
-        memory = max((work.memory or 0.0 for _, work in works), default=0.0)
+    for each in due:
+        table.add_row(each.title, *_cells(each.work, device))
+    if len(due) > 1 or due[0].seeds > 1:
+        phases = [phase for each in due for _ in range(each.seeds) for phase in each.work.phases]
+        total = Work(phases, kept=sum(each.work.kept * each.seeds for each in due))
+        memory = max(each.work.memory or 0.0 for each in due)
         table.add_section()
         table.add_row("in all", *_cells(total, device, memory))
     return table
@@ -67,17 +91,18 @@ def _cells(work: Work, device: Device, memory: float | None = None) -> list[str]
     ]
 
 
-def _lines(works: Sequence[tuple[str, Work]], device: Device, notes: Sequence[str]) -> Iterator[str]:
-    name, most = max(((name, work.most) for name, work in works), key=lambda each: each[1])
-    if most > 1.5 * sum(work.kept for each, work in works if each == name):
-        yield f"disk: {size(most)} while {name} runs"
-    for name, work in works:
-        if device.memory and work.memory and work.memory > device.memory:
+def _lines(due: Sequence[Due], device: Device, notes: Sequence[str], hint: bool) -> Iterator[str]:
+    largest = max(due, key=lambda each: each.work.most)
+    if largest.work.most > 1.5 * largest.work.kept:
+        yield f"disk: {size(largest.work.most)} while {largest.name} runs"
+    for each in due:
+        if device.memory and each.work.memory and each.work.memory > device.memory:
             room = "the machine" if not device.gpu else f"one {device.name}"
-            yield f"memory: {name} wants {size(work.memory)}, and {room} has {size(device.memory)}"
+            yield f"memory: {each.name} wants {size(each.work.memory)}, and {room} has {size(device.memory)}"
     yield (
         f"reckoned for {device.title}: {assumed.MATRIX_SHARE:.0%} of {_peak(device)}, "
-        f"{assumed.BANDWIDTH_SHARE:.0%} of {device.bandwidth / 1e9:,.0f} GB/s; --on h100 for another (docs/cost.md)"
+        f"{assumed.BANDWIDTH_SHARE:.0%} of {device.bandwidth / 1e9:,.0f} GB/s (docs/cost.md)"
+        + ("; another machine: --on 8xh100" if hint else "")
     )
     if notes:
         yield f"assumed: {'; '.join(notes)}"

@@ -51,6 +51,22 @@ def test_plan_prints_what_each_stage_costs(plan: Any) -> None:
     assert "core hours" in plan(QUICKSTART, "--plan", "--on", "cpu").output
 
 
+def test_seeds_are_one_line_and_count_in_the_sum(plan: Any) -> None:
+    def hours(*arguments: str) -> dict[str, float]:
+        done = plan(QUICKSTART, "--plan", "--on", "a100", "--until", "generate", *arguments)
+        rows = [line.split() for line in done.output[done.output.index(" cost ") :].splitlines()]
+        # GPU hours stand before the time on the clock, which is two words, memory and disk.
+        return {
+            " ".join(row[: -len(row) + 3]): float(row[-5]) for row in rows if len(row) > 6 and row[-1].endswith("B")
+        }
+
+    one, three = hours(), hours("seeds=[0, 1, 2]")
+    names = [name for name in three if "tune" in name]
+    assert names == ["3 × tune"]
+    total = next(value for name, value in three.items() if name.startswith("in all"))
+    assert total == pytest.approx(3 * next(v for n, v in one.items() if n.startswith("in all")), rel=0.1)
+
+
 def test_only_what_is_due_and_chosen_is_reckoned(plan: Any) -> None:
     done = plan(QUICKSTART, "--plan", "--until", "tune")
     table = done.output[done.output.index("core hours") :]
