@@ -31,20 +31,23 @@ class Sharded:
         super().create_accelerator_and_postprocess()  # type: ignore[misc]
         if os.environ.get("ACCELERATE_USE_FSDP", "").lower() != "true":
             return
+        import torch
         from accelerate import PartialState
         from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+        from torch.distributed.fsdp import MixedPrecisionPolicy
 
         state = self.accelerator.state  # type: ignore[attr-defined]
         if state.distributed_type == DistributedType.MULTI_CPU:
             # accelerate heeds the plugin on GPUs alone, and all that it does with one works on CPUs.
             state.fsdp_plugin = FullyShardedDataParallelPlugin()
-            if state.mixed_precision != "no":
-                state.fsdp_plugin.set_mixed_precision(state.mixed_precision)
             # Each new view of the state is filled from the other, as accelerate itself leaves them.
             PartialState().distributed_type = state.distributed_type = DistributedType.FSDP
             self.is_fsdp_enabled = True
         if self._is_sharded:
             state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # a file of accelerate's may say otherwise
+            if state.mixed_precision == "bf16":
+                # accelerate's own would add gradients up in bfloat16, and round the loss to it.
+                state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
 
     @property
     def _is_sharded(self) -> bool:
@@ -61,7 +64,7 @@ class Sharded:
         return prepared
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if self._is_sharded and state_dict:
+        if state_dict:
             # Gathered weights are all tensors of their own; transformers writes one that is tied to another once.
             first: dict[int, str] = {}
             for name, weight in self.model.named_parameters(remove_duplicate=False):  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engines.base import EngineError
 from engines.settings import INERT
+from selfrefine import zero
 from selfrefine.sharding import Sharded
 from selfrefine.tracking import Tracking, track
 
@@ -129,7 +130,8 @@ def of_machine(precision: Precision) -> dict[str, Any]:
     gpu = torch.cuda.is_available()
     # On CPUs, even those that multiply bfloat16 in hardware, small models train slower in it (docs/performance.md).
     fast = precision == "auto" and gpu and torch.cuda.is_bf16_supported()
-    return {"bf16": precision == "bfloat16" or fast, "use_cpu": not gpu}
+    bf16 = precision == "bfloat16" or fast
+    return zero.arguments(bf16, gpu) if zero.is_asked() else {"bf16": bf16, "use_cpu": not gpu}
 
 
 def begin(
@@ -191,7 +193,7 @@ class TrainingStopped(Exception):
     """`should_stop` said so; the training is saved and a later call goes on from there."""
 
 
-class LoadedAlready(Sharded):
+class LoadedAlready(Sharded, zero.Zero):
     """Beside a trainer class: keeps Trainer from loading a save's weights.
 
     They are in the model already. Trainer would look for them under the names in memory, which for vision-language
@@ -200,6 +202,12 @@ class LoadedAlready(Sharded):
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         pass
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        optimiser = super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
+        # DeepSpeed drops those without weights, and a save has to have as many whoever made it.
+        optimiser.param_groups[:] = [group for group in optimiser.param_groups if group["params"]]
+        return optimiser
 
 
 def last_save(saves: Path) -> Path | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import RunError
 from pipelines.launching.command import shown
-from pipelines.launching.config_file import read_config, strategy_of
+from pipelines.launching.config_file import by_accelerate, strategy_of
 from pipelines.launching.ranks import Ranks
 from pipelines.launching.settings import LaunchSettings, launch_settings
 
@@ -63,7 +63,7 @@ def check_machine(steps: Iterable[Step]) -> None:
         here = ranks.local_world if ranks else settings.processes
         if ranks is None and settings.nodes > 1:
             raise RunError(_elsewhere(settings))
-        if ranks is not None and settings.config is not None:
+        if ranks is not None and by_accelerate(settings):
             raise RunError(f"launch.config is for the launcher that a run starts; this one runs under {ranks.launcher}")
         if here == 1:
             continue
@@ -75,7 +75,7 @@ def check_machine(steps: Iterable[Step]) -> None:
                 f"launch.processes: {here} processes want a GPU each and this machine has {gpus}; give "
                 f"launch.processes={gpus}, or CUDA_VISIBLE_DEVICES= in the environment to train on CPUs"
             )
-        if gpus == 0 and settings.config is not None and read_config(settings.config).kind == "accelerate":
+        if gpus == 0 and by_accelerate(settings):
             way_out = "" if (strategy := strategy_of(settings)) == "ddp" else f", and give launch.strategy: {strategy}"
             raise RunError(
                 "launch.config: without GPUs `accelerate launch` starts one process and shards nothing, whatever the "

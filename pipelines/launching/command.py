@@ -8,8 +8,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipelines.launching.config_file import read_config
+from pipelines.launching.config_file import by_accelerate
 from pipelines.launching.settings import LaunchSettings, Strategy
+from selfrefine import zero
 from selfrefine.sharding import FSDP
 
 WORKER = "pipelines.launching.worker"
@@ -22,7 +23,7 @@ DRIVEN = "TRIVIUM_DRIVEN"
 def command(settings: LaunchSettings, root: Path, name: str) -> list[str]:
     """What starts all processes that train the stage `name` of the run in `root`, on this machine."""
     count = str(settings.processes)
-    if settings.config is not None and read_config(settings.config).kind == "accelerate":
+    if settings.config is not None and by_accelerate(settings):
         launcher = ["accelerate.commands.launch", "--config_file", settings.config, "--num_processes", count, "-m"]
     else:
         # Without an address torchrun asks for the machine's full name, which is not always one that resolves.
@@ -42,15 +43,19 @@ def environment(settings: LaunchSettings) -> dict[str, str]:
         **os.environ,
         **threads(settings.processes, os.environ),
         **imports(),
-        **of_strategy(settings.strategy),
+        **of_strategy(settings.strategy, settings.config),
         WORLD: str(settings.world),
         DRIVEN: "1",
     }
 
 
-def of_strategy(strategy: Strategy) -> Mapping[str, str]:
-    """What accelerate reads to share a model out."""
-    return FSDP if strategy == "fsdp" else {}
+def of_strategy(strategy: Strategy, config: str | None) -> Mapping[str, str]:
+    """What accelerate reads to share a model out, by DeepSpeed with the file `config` where there is one."""
+    if strategy == "fsdp":
+        return FSDP
+    if strategy == "ddp":
+        return {}
+    return {zero.USE: "true"} | ({} if config is None else {zero.FILE: str(Path(config).resolve())})
 
 
 def threads(processes: int, given: Mapping[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +11,7 @@ import yaml
 
 from pipelines.errors import RunError
 from pipelines.launching.settings import LaunchSettings, Strategy
-
-_STRATEGIES: dict[str, Strategy] = {"FSDP": "fsdp", "DEEPSPEED": "deepspeed"}
-_OF_DEEPSPEED = ("zero_optimization", "train_micro_batch_size_per_gpu", "train_batch_size", "gradient_clipping")
+from selfrefine.zero import OWNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +30,32 @@ def read_config(path: str) -> ConfigFile:
     if not Path(path).is_file():
         raise RunError(f"launch.config: {path}: no such file; `accelerate config --config_file FILE` writes one")
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))  # JSON is YAML as well
+        text = Path(path).read_text(encoding="utf-8")
+        data, is_json = _parsed(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         said = " ".join(str(error).split())
         raise RunError(f"launch.config: {path}: neither YAML nor JSON ({said})") from None
     if isinstance(data, dict) and "distributed_type" in data:
         return _of_accelerate(path, data)
-    if isinstance(data, dict) and any(key in data for key in _OF_DEEPSPEED):
+    if is_json and isinstance(data, dict) and isinstance(data.get("zero_optimization"), dict):
         return _of_deepspeed(path, data)
     raise RunError(
-        f"launch.config: {path}: neither a file of `accelerate config` (it has no distributed_type) nor one of "
-        "DeepSpeed's (it has no zero_optimization)"
+        f"launch.config: {path}: neither a file of `accelerate config` (it has no distributed_type) nor DeepSpeed's "
+        "JSON (it has no zero_optimization)"
     )
+
+
+def _parsed(text: str) -> tuple[Any, bool]:
+    """What a text says, and whether it is JSON, which is not always YAML: 5e8 is a word there."""
+    try:
+        return json.loads(text), True
+    except ValueError:
+        return yaml.safe_load(text), False
+
+
+def by_accelerate(settings: LaunchSettings) -> bool:
+    """Whether the processes are started by `accelerate launch`, with a file of its own."""
+    return settings.config is not None and read_config(settings.config).kind == "accelerate"
 
 
 def strategy_of(settings: LaunchSettings) -> Strategy:
@@ -61,18 +74,32 @@ def strategy_of(settings: LaunchSettings) -> Strategy:
 
 
 def _of_accelerate(path: str, data: dict[str, Any]) -> ConfigFile:
-    strategy = _STRATEGIES.get(str(data["distributed_type"]), "ddp")
+    if data["distributed_type"] == "DEEPSPEED":
+        raise RunError(
+            f"launch.config: {path}: DeepSpeed through accelerate's file is not done here; give launch.strategy: "
+            "deepspeed, with DeepSpeed's own file or none"
+        )
+    strategy: Strategy = "fsdp" if data["distributed_type"] == "FSDP" else "ddp"
     # accelerate takes a file that does not say so for one of version 1.
-    if strategy == "fsdp" and (data.get("fsdp_config") or {}).get("fsdp_version", 1) != 2:
+    fsdp = data.get("fsdp_config")
+    if strategy == "fsdp" and not (isinstance(fsdp, dict) and fsdp.get("fsdp_version") == 2):
         raise RunError(f"launch.config: {path}: asks for the old FSDP; give fsdp_config.fsdp_version: 2")
     return ConfigFile("accelerate", strategy)
 
 
 def _of_deepspeed(path: str, data: dict[str, Any]) -> ConfigFile:
-    stage = (data.get("zero_optimization") or {}).get("stage", 0)
-    if stage == 3:
+    stage = data["zero_optimization"].get("stage", 0)
+    if stage not in (1, 2):
         raise RunError(
-            f"launch.config: {path}: ZeRO-3, which shares the weights out as well, is not done here; give "
-            "zero_optimization.stage: 2, or launch.strategy: fsdp without a file"
+            f"launch.config: {path}: zero_optimization.stage: {stage}; give 1 or 2, or launch.strategy: fsdp without a "
+            "file, which shares the weights out as well"
         )
+    for key, own in OWNED.items():
+        if key in data and not _leaves_open(data[key]):
+            raise RunError(f"launch.config: {path}: {key} is said by the stage's {own}; leave it out, or give `auto`")
     return ConfigFile("deepspeed", "deepspeed")
+
+
+def _leaves_open(value: Any) -> bool:
+    """Whether a part of DeepSpeed's file says nothing: it is `auto`, or off."""
+    return all(map(_leaves_open, value.values())) if isinstance(value, dict) else value in ("auto", False)

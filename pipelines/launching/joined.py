@@ -56,7 +56,7 @@ class Lead:
             port = free.getsockname()[1]
         exchange = Exchange(context.directory / SAVES)
         work = {"root": str(root.resolve()), "name": name, "port": port, "mark": exchange.begin()}
-        work |= {"timeout": settings.timeout, "strategy": settings.strategy}
+        work |= {"timeout": settings.timeout, "environment": of_strategy(settings.strategy, settings.config)}
         self.say(work)
         arguments, environment = _worker(self._ranks, work)
         watch(context, bar, exchange, arguments, environment, "process 0", self._ranks.world, self._trouble, _LAG)
@@ -185,7 +185,7 @@ def _worker(ranks: Ranks, work: Mapping[str, Any]) -> tuple[list[str], dict[str,
         **os.environ,
         **threads(ranks.local_world, os.environ),
         **imports(),
-        **of_strategy(work["strategy"]),
+        **work["environment"],
         **dict(zip(_NAMES, map(str, (ranks.rank, ranks.world, ranks.local_rank, ranks.local_world)), strict=True)),
         "MASTER_ADDR": ranks.address,
         "MASTER_PORT": str(work["port"]),

@@ -23,9 +23,12 @@ class LaunchSettings(BaseModel):
     nodes: int = Field(1, ge=1, description="machines; more than one are started by Slurm or torchrun, not from here")
     strategy: Strategy = Field(
         "ddp",
-        description="ddp: each process has the whole model; fsdp: FSDP2, weights, gradients and optimiser shared out",
+        description="ddp: each process has the whole model; fsdp: FSDP2, weights, gradients and optimiser shared out; "
+        "deepspeed: ZeRO-2, all of that but the weights",
     )
-    config: str | None = Field(None, description="a file of `accelerate config`; the command is then accelerate's")
+    config: str | None = Field(
+        None, description="a file of `accelerate config`, by whose command processes start, or DeepSpeed's"
+    )
     timeout: float = Field(
         600.0, gt=0, description="seconds without a sign of life after which processes stop waiting for another"
     )

@@ -30,7 +30,7 @@ class TuneStage(SftSettings, TrainingSettings):
 
     uses: ClassVar[tuple[str, ...]] = ("model",)
     accepts: ClassVar[tuple[str, ...]] = ("tune", "update")
-    strategies: ClassVar[tuple[Strategy, ...]] = ("ddp", "fsdp")
+    strategies: ClassVar[tuple[Strategy, ...]] = ("ddp", "fsdp", "deepspeed")
     owned_trl_keys: ClassVar[frozenset[str]] = OWNED_KEYS
 
     def run(self, context: StageContext) -> StageResult:

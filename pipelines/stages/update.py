@@ -36,7 +36,7 @@ class UpdateStage(SftSettings, TrainingSettings):
     requires: ClassVar[tuple[str, ...]] = ("tune", "generate", "filter")
     accepts: ClassVar[tuple[str, ...]] = ("update",)
     uses: ClassVar[tuple[str, ...]] = ("model",)
-    strategies: ClassVar[tuple[Strategy, ...]] = ("ddp", "fsdp")
+    strategies: ClassVar[tuple[Strategy, ...]] = ("ddp", "fsdp", "deepspeed")
     owned_trl_keys: ClassVar[frozenset[str]] = OWNED_KEYS
 
     def check(self, recipe: Recipe) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import signal
@@ -15,6 +16,8 @@ from PIL import Image
 from tests.pipelines.test_launch import BUILD, TUNE, losses, near, planned, weights, write
 
 SHARDED = "launch={processes: 2, strategy: fsdp}"
+ZERO = "launch={processes: 2, strategy: deepspeed}"
+with_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 SEES = {
     "hidden_size": 32,
     "layers": 2,
@@ -42,6 +45,7 @@ def seen(folder: Path) -> dict[str, Any]:
     ("sees", "stage"),
     [
         (False, {"lora": {"r": 2}, "trl": {"gradient_checkpointing": True}}),
+        (False, {"steps": 2, "precision": "bfloat16"}),
         (True, {"steps": 2, "freeze_vision": True}),
     ],
 )
@@ -55,7 +59,8 @@ def test_two_that_share_a_model_train_as_one(
         assert done.code == 0, done.text
     one, two = tmp_path / "one/tiny", tmp_path / "two/tiny"
     assert losses(two) == pytest.approx(losses(one), rel=1e-4)
-    near(weights(one / "tune/checkpoint"), weights(two / "tune/checkpoint"))
+    if "precision" not in stage:  # Adam makes whole steps of gradients that are nothing but rounding
+        near(weights(one / "tune/checkpoint"), weights(two / "tune/checkpoint"))
     files = [sorted(str(path.relative_to(run)) for path in run.rglob("*")) for run in (one, two)]
     assert files[0] == files[1]
     again = real_children.trivium("run", recipe, "--runs", tmp_path / "two")
@@ -63,8 +68,9 @@ def test_two_that_share_a_model_train_as_one(
 
 
 @pytest.mark.parametrize(("lora", "ranks"), [(None, 0), ({"r": 2}, 2)])
+@pytest.mark.parametrize("launch", [SHARDED, pytest.param(ZERO, marks=with_deepspeed)], ids=["fsdp", "zero"])
 def test_a_killed_training_goes_on_shared_out_or_whole(
-    lora: dict[str, int] | None, ranks: int, real_children: Any, tmp_path: Path
+    launch: str, lora: dict[str, int] | None, ranks: int, real_children: Any, tmp_path: Path
 ) -> None:
     """In processes that the run starts, and in those of a launcher that is there already."""
     recipe = write(tmp_path, TUNE | {"lora": lora})
@@ -72,22 +78,28 @@ def test_a_killed_training_goes_on_shared_out_or_whole(
     expected = tmp_path / "whole/tiny"
 
     struck = real_children.trivium(
-        "run", recipe, "--runs", tmp_path / "a", SHARDED, fault="kill rank 1", at=1, ranks=ranks
+        "run", recipe, "--runs", tmp_path / "a", launch, fault="kill rank 1", at=1, ranks=ranks
     )
     assert struck.code == 2 and "on from step 2" in struck.text and "Traceback" not in struck.text, struck.text
-    log = "".join(path.read_text() for path in (tmp_path / "a/tiny/tune/trainer").glob("launch*.log"))
-    held = re.findall(r"process (\d) of 2 holds (\d+) of (\d+) bytes", log)
-    assert sorted(rank for rank, *_ in held) == ["0", "1"], log
-    assert all(0.45 < int(here) / int(whole) < 0.55 for _, here, whole in held), log
+    if launch == SHARDED:
+        _check_halves(tmp_path / "a/tiny/tune/trainer")
     assert real_children.trivium("run", recipe, "--runs", tmp_path / "a").code == 0
 
     struck = real_children.trivium("run", recipe, "--runs", tmp_path / "b", fault="kill after save", at=1)
     assert struck.code == -signal.SIGKILL, struck.text
-    resumed = real_children.trivium("run", recipe, "--runs", tmp_path / "b", SHARDED, ranks=ranks)
+    resumed = real_children.trivium("run", recipe, "--runs", tmp_path / "b", launch, ranks=ranks)
     assert resumed.code == 0, resumed.text
     for name in ("a", "b"):
         assert losses(tmp_path / name / "tiny") == pytest.approx(losses(expected), rel=1e-4)
         near(weights(tmp_path / name / "tiny/tune/checkpoint"), weights(expected / "tune/checkpoint"))
+
+
+def _check_halves(folder: Path) -> None:
+    """That either process held about half of the weights."""
+    log = "".join(path.read_text() for path in folder.glob("launch*.log"))
+    held = re.findall(r"process (\d) of 2 holds (\d+) of (\d+) bytes", log)
+    assert sorted(rank for rank, *_ in held) == ["0", "1"], log
+    assert all(0.45 < int(here) / int(whole) < 0.55 for _, here, whole in held), log
 
 
 def test_what_cannot_be_shared_out_is_one_line_of_the_plan(real_children: Any, tmp_path: Path) -> None:
@@ -110,7 +122,13 @@ def test_what_cannot_be_shared_out_is_one_line_of_the_plan(real_children: Any, t
             "launch.strategy: fsdp, and {file} asks for ddp; leave out one of them",
         ),
         ({"zero_optimization": {"stage": 2}}, {}, "is a file of DeepSpeed's; give launch.strategy: deepspeed"),
-        ({"zero_optimization": {"stage": 3}}, {"strategy": "deepspeed"}, "ZeRO-3, which shares the weights out"),
+        ({"zero_optimization": {"stage": 3}}, {"strategy": "deepspeed"}, "zero_optimization.stage: 3; give 1 or 2"),
+        (
+            {"zero_optimization": {"stage": 2}, "bf16": {"enabled": "auto"}, "gradient_clipping": 0.5},
+            {"strategy": "deepspeed"},
+            "gradient_clipping is said by the stage's trl.max_grad_norm; leave it out",
+        ),
+        ({"distributed_type": "DEEPSPEED"}, {}, "DeepSpeed through accelerate's file is not done here"),
         ({"compute": "much"}, {}, "neither a file of `accelerate config`"),
         ("{", {}, "neither YAML nor JSON"),
     ],
