@@ -28,6 +28,8 @@ _PATIENCE = 30.0
 _SIGNALLED = re.compile(r"rank\s+: (\d+) \(local_rank: \d+\)\s+exitcode\s+: -(\d+)")
 """How torchrun reports a process that left no word of its own."""
 _ERROR = re.compile(r"^(?:\[\w+\]: ?)?([\w.]*(?:Error|Exception)\b.*)$", re.MULTILINE)
+_MISSES_ANOTHER = "by peer"
+"""What gloo and NCCL say of a connection that the other side has closed or reset."""
 _OF_THE_LAUNCHER = ("ChildFailedError", "CalledProcessError")
 
 
@@ -109,6 +111,10 @@ def why(exchange: Exchange, what: str, code: int, world: int) -> str:
         rank, number = killed[0]
         return was_killed(rank, world, number)
     if (failure := exchange.failure()) is not None:
+        silent = exchange.silent(world)
+        if len(silent) == 1 and _MISSES_ANOTHER in failure.line:
+            # The launcher saw the other fail first, and has ended this one as well before it looked at it.
+            return f"process {silent[0]} of {world} left without a word, as one does that is killed: {failure.line}"
         return failure.line
     errors = [line for line in _ERROR.findall(text) if not any(each in line for each in _OF_THE_LAUNCHER)]
     said = f": {errors[-1]}" if errors else ""

@@ -90,6 +90,10 @@ class Exchange:
             found.append(Failure(int(path.stem.rpartition("-")[2]), said["line"], said["killed"], said["time"]))
         return min(found, key=lambda each: (not each.killed, each.time), default=None)
 
+    def silent(self, world: int) -> list[int]:
+        """The processes that have not said why they left."""
+        return [rank for rank in range(world) if not self._failure_of(rank).exists()]
+
     def _failure_of(self, rank: int) -> Path:
         return self._folder / f"failed-{rank}.json"
 

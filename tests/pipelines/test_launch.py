@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.launching import worker
+from pipelines.launching.driver import why
 from pipelines.launching.exchange import Exchange
 from pipelines.launching.ranks import Ranks
 
@@ -84,8 +86,12 @@ def test_a_killed_training_goes_on_in_another_number_of_processes(real_children:
 
     struck = real_children.trivium("run", recipe, "--runs", tmp_path / "a", TWO, fault="kill rank 1", at=1)
     assert struck.code == 2, struck.text
-    line = "error: tune: process 1 of 2 was killed by SIGKILL, as happens where memory runs out; the same command goes"
-    assert line in struck.text and "on from step 2" in struck.text and "Traceback" not in struck.text, struck.text
+    # A busy machine may let the other process fail, and the launcher see that, before this one is quite dead.
+    line = (
+        "error: tune: process 1 of 2 (was killed by SIGKILL, as happens where memory runs out|left without a word, .*)"
+    )
+    assert re.search(f"{line}; the same command goes on from step 2$", struck.text, re.MULTILINE), struck.text
+    assert "Traceback" not in struck.text, struck.text
     resumed = real_children.trivium("run", recipe, "--runs", tmp_path / "a")
     assert resumed.code == 0 and "goes on after an interruption" in resumed.text, resumed.text
 
@@ -319,3 +325,16 @@ def test_a_launcher_is_known_by_its_environment(environment: dict[str, str], exp
         assert found is None
     else:
         assert found == Ranks(*expected, "first", 29500)
+
+
+def test_one_that_another_misses_is_named(tmp_path: Path) -> None:
+    exchange = Exchange(tmp_path / "trainer")
+    exchange.begin()
+    exchange.log.write_text("exitcode  : 1")
+    exchange.fail(0, "process 0 of 2 failed with RuntimeError: Connection closed by peer")
+    assert why(exchange, "the launcher", 1, 2).startswith(
+        "process 1 of 2 left without a word, as one does that is killed"
+    )
+    assert why(exchange, "the launcher", 1, 3) == "process 0 of 2 failed with RuntimeError: Connection closed by peer"
+    exchange.fail(1, "process 1 of 2 failed with ValueError: no")
+    assert why(exchange, "the launcher", 1, 2).startswith("process 0")
