@@ -47,8 +47,8 @@ class Recipe(BaseModel):
     )
     report_to: list[Tracker] = Field(
         [],
-        description="`trackio`, `wandb`, `tensorboard`: where numbers of trainings go beside `metrics.jsonl`; no "
-        "result depends on it",
+        description="`trackio`, `wandb`, `tensorboard`, one or several: where numbers of trainings go beside "
+        "`metrics.jsonl`; no result depends on it",
     )
     stages: list[AnyStage] = Field(min_length=1)
     arms: dict[Name, dict[str, Any]] = Field(
@@ -68,6 +68,11 @@ class Recipe(BaseModel):
                 raise ValueError(f"two stages are called `{name}`; give one of them another `name:`")
             TypeAdapter(Name).validate_python(name)
         return named
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        return [given] if isinstance(given, str) else given
 
     @field_validator("seeds")
     @classmethod

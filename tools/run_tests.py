@@ -17,6 +17,7 @@ TESTS = Path("tests")
 ALONE = (
     TESTS / "pipelines/test_real_chain.py",
     TESTS / "pipelines/test_launch.py",
+    TESTS / "pipelines/test_sharded_training.py",
     TESTS / "stepwise/test_colocate.py",
     TESTS / "engines/test_parity.py",
     TESTS / "engines/test_recipe_on_vllm.py",

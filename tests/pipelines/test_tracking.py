@@ -20,7 +20,7 @@ def read(folder: Path) -> dict[int, float]:
 
 
 def test_tensorboard_shows_what_metrics_say_of_a_training_that_went_on(real_children: Any, tmp_path: Path) -> None:
-    recipe = write(tmp_path, TUNE, report_to=["tensorboard"])
+    recipe = write(tmp_path, TUNE, report_to="tensorboard")
     struck = real_children.trivium(
         "run", recipe, "--runs", tmp_path, "stages.tune.steps=6", fault="kill after save", at=1
     )
