@@ -36,7 +36,7 @@ def track(trainer: Any, tracking: Tracking, step: int) -> None:
 
     What a killed training reported beyond `step` is replaced where the tracker can, which wandb cannot.
     """
-    from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
+    from transformers.integrations import TensorBoardCallback, TrackioCallback
 
     trainer.args.report_to, trainer.args.run_name = list(tracking.to), tracking.name
     tracking.folder.mkdir(parents=True, exist_ok=True)
@@ -46,18 +46,35 @@ def track(trainer: Any, tracking: Tracking, step: int) -> None:
 
             trainer.add_callback(TensorBoardCallback(SummaryWriter(str(tracking.folder), purge_step=step + 1)))
         elif tracker == "wandb":
-            _set_wandb(tracking.folder, goes_on=step > 0)
-            trainer.add_callback(WandbCallback())
+            trainer.add_callback(_wandb(tracking.folder, goes_on=step > 0))
         else:
             trainer.args.project = os.environ.get("TRACKIO_PROJECT", PROJECT)
             trainer.add_callback(TrackioCallback())
 
 
-def _set_wandb(folder: Path, goes_on: bool) -> None:
-    """Names the run by its own id, so that a training that goes on goes on in it."""
+def _wandb(folder: Path, goes_on: bool) -> Any:
+    """transformers' callback, for a run that has its own id, so that a training that goes on goes on in it."""
+    from transformers.integrations import WandbCallback
+
     kept = folder / "wandb-id.txt"
     if not (goes_on and kept.is_file()):
         kept.write_text(secrets.token_hex(4), encoding="utf-8")
-    os.environ.setdefault("WANDB_PROJECT", PROJECT)
-    os.environ.setdefault("WANDB_DIR", str(folder))
-    os.environ.update({"WANDB_RUN_ID": kept.read_text(encoding="utf-8"), "WANDB_RESUME": "allow"})
+    own = kept.read_text(encoding="utf-8")
+
+    class _Wandb(WandbCallback):  # type: ignore[misc]
+        def setup(self, args: Any, *others: Any, **kwargs: Any) -> None:
+            # wandb reads its environment once in a process, which may train several stages.
+            self._wandb.init(
+                project=os.environ.get("WANDB_PROJECT", PROJECT),
+                dir=os.environ.get("WANDB_DIR", str(folder)),
+                name=args.run_name,
+                id=own,
+                resume="allow",
+            )
+            super().setup(args, *others, **kwargs)
+
+        def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+            super().on_train_end(*args, **kwargs)
+            self._wandb.finish()  # or the next stage would report to the same run
+
+    return _Wandb()
