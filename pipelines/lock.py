@@ -14,9 +14,13 @@ from pipelines.errors import RunError
 LOCK_FILE = "lock"
 
 
+class InUse(RunError):
+    """Another process holds the lock."""
+
+
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Holds `directory/lock`. Raises `RunError` while another process does; the system frees a dead process's lock."""
+    """Holds `directory/lock`. Raises `InUse` while another process does; the system frees a dead process's lock."""
     path = directory / LOCK_FILE
     with path.open("a+", encoding="utf-8") as file:
         try:
@@ -24,7 +28,7 @@ def locked(directory: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise RunError(
+            raise InUse(
                 f"{directory} is in use by {holder}: wait for it, stop it, or start this run elsewhere with --runs DIR"
             ) from None
         file.truncate(0)

@@ -2,38 +2,34 @@
 
 Every file goes up whole, a stage's manifest last, and comes down under a temporary name: a stage that has a manifest is
 whole at either end, whoever died. What is finished goes up at once, the files of a stage in work every `INTERVAL`
-seconds, so that another machine goes on where this one died.
+seconds, so that another machine goes on where this one died. What lies beside an `attempt.json` at the URL is of that
+attempt: older files go before it comes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import socket
 import threading
-import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pipelines.claim import Claim
 from pipelines.errors import RunError
-from pipelines.files import PARTIAL, sha256_of, whole, write_json
+from pipelines.files import PARTIAL, remove, sha256_of, whole, write_json
 from pipelines.heartbeat import LIVE_FILE
-from pipelines.lock import LOCK_FILE
-from pipelines.manifest import MANIFEST_FILE, Manifest
+from pipelines.lock import LOCK_FILE, InUse, locked
+from pipelines.manifest import ATTEMPT_FILE, MANIFEST_FILE, Manifest
+from pipelines.place import Place, told
+from pipelines.training import SAVES
+from selfrefine.training import COMPLETE
 from tasks.remote import cache_folder
 
 INTERVAL = 30.0
 """Seconds between two looks for new files, and between two signs of life."""
-SILENCE = 3
-"""Intervals without a sign of life after which a driver counts as dead."""
 URL_FILE = "mirror.json"
-_WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "memory"})
-"""Stores in which a file that is being put is not there until it is whole."""
-_RENAMES = frozenset({"file", "local", "sftp", "ssh", "hdfs", "smb"})
-"""Those that rename instead."""
 
 
 class Mirror:
@@ -41,62 +37,63 @@ class Mirror:
 
     def __init__(self, url: str, local: Path, interval: float = INTERVAL) -> None:
         self.url, self.local, self.interval = url, local, interval
-        with _told(url):
-            import fsspec
-
-            self._store, self._root = fsspec.core.url_to_fs(url)
-        protocols = {self._store.protocol} if isinstance(self._store.protocol, str) else set(self._store.protocol)
-        if not protocols & (_WHOLE | _RENAMES):
-            there = ", ".join(sorted(_WHOLE | _RENAMES))
-            raise RunError(
-                f"{url}: a run cannot be kept there, since a manifest could be read half written; it can at {there}"
-            )
-        self._renames = not protocols & _WHOLE
+        self._place = Place(url)
+        self._claim = Claim(self._place, interval)
         self._sent: dict[str, tuple[int, int]] = {}
+        self._beginning: set[str] = set()
         self._sending = threading.Lock()
 
-    def pull(self) -> None:
-        """Fetches what is newer at the URL: finished stages with their files, checked, and those of stages in work."""
-        with _told(self.url):
-            there = self._there()
-        stages = [name.removesuffix(MANIFEST_FILE) for name in there if _last(name) == MANIFEST_FILE]
-        ours = [place for place in stages if not self._pull_stage(place)]
-        for name, size in there.items():
-            path = self.local / name
-            other = _last(name) in (LOCK_FILE, MANIFEST_FILE) or any(name.startswith(place) for place in ours)
-            if not other and (not path.is_file() or path.stat().st_size < size):
-                self._fetch(name)
+    def pull(self, to_read: bool = False) -> None:
+        """Fetches what is newer at the URL: finished stages with their files, checked, and those of stages in work.
+
+        `to_read`: for those who only look, without the latter. Hold the lock of the local copy, and to go on with the
+        run that at the URL too.
+        """
+        there = self._place.names()
+        finished = {_stage_of(name) for name in there if _last(name) == MANIFEST_FILE}
+        in_work = {_stage_of(name) for name in there if _last(name) == ATTEMPT_FILE} - finished
+        of = {stage: [name for name in there if name.startswith(f"{stage}/")] for stage in finished | in_work}
+        for stage in sorted(finished):
+            if self._pull_finished(stage) and not to_read:
+                self._fetch_new({name: there[name] for name in of[stage]})
+        if not to_read:
+            for stage in sorted(in_work):
+                self._pull_in_work(stage, {name: there[name] for name in of[stage]})
+        loose = {name: size for name, size in there.items() if not any(name in names for names in of.values())}
+        self._fetch_new({name: size for name, size in loose.items() if _last(name) not in (LOCK_FILE, LIVE_FILE)})
+        if to_read and LIVE_FILE in there:
+            self._fetch(LIVE_FILE)
+        elif to_read:
+            remove(self.local / LIVE_FILE)
 
     def outline(self, target: Path, names: Collection[str]) -> None:
         """Fetches into `target` the files of these names alone, in whatever folder of the run they are."""
-        with _told(self.url):
-            for name in self._there():
-                if _last(name) in names:
-                    (target / name).parent.mkdir(parents=True, exist_ok=True)
-                    self._store.get_file(self._at(name), str(target / name))
+        for name in self._place.names():
+            if _last(name) in names:
+                self._place.get(name, target / name)
 
     def push(self, directory: Path) -> None:
         """Puts up a stage that was finished: its files, and last of all its manifest."""
         manifest = Manifest.read(directory)
         if manifest is None:
             return
-        place = directory.relative_to(self.local).as_posix()
-        with self._sending, _told(self.url):
-            up = self._manifest(place)
+        stage = directory.relative_to(self.local).as_posix()
+        with self._sending:
+            up = self._place.read(f"{stage}/{MANIFEST_FILE}")
             if up is not None and up == (directory / MANIFEST_FILE).read_bytes():
                 return
             old = {} if up is None else Manifest.model_validate_json(up).files
-            self._remove(f"{place}/{MANIFEST_FILE}")
+            self._remove(f"{stage}/{MANIFEST_FILE}")
             for name, file in manifest.files.items():
                 if name not in old or old[name].sha256 != file.sha256:
-                    self._put(f"{place}/{name}")
-            here = [path.relative_to(self.local).as_posix() for path in _whole_files(directory)]
+                    self._put(f"{stage}/{name}")
+            here = self._whole_files(directory)
             for name in here:  # what a stage that runs again would go on with: shards, the number of its attempt
-                if name.removeprefix(f"{place}/") not in manifest.files:
+                if name.removeprefix(f"{stage}/") not in manifest.files:
                     self._put(name)
-            for name in set(self._there(place)) - set(here):
+            for name in set(self._place.names(stage)) - set(here):
                 self._remove(name)
-            self._put(f"{place}/{MANIFEST_FILE}")
+            self._put(f"{stage}/{MANIFEST_FILE}")
 
     def push_all(self) -> None:
         """Puts up all that is finished, then whatever else is new."""
@@ -105,99 +102,94 @@ class Mirror:
         self.push_loose()
 
     def push_loose(self) -> None:
-        """Puts up the new whole files of the run itself and of stages in work."""
-        with self._sending, _told(self.url):
-            for path in _whole_files(self.local):
-                name = path.relative_to(self.local)
-                if any((self.local / parent / MANIFEST_FILE).is_file() for parent in list(name.parents)[:-1]):
-                    continue
+        """Puts up the new whole files of the run itself and of stages in work, and takes away those that are gone."""
+        with self._sending:
+            here = [name for name in self._whole_files(self.local) if not self._is_kept_back(name)]
+            for name in sorted(set(self._sent) - set(here), key=_last_first, reverse=True):
+                if not (self.local / name).exists() and not self._is_kept_back(name):
+                    self._remove(name)
+            for name in here:
                 with suppress(FileNotFoundError):  # replaced, or swept, meanwhile
-                    self._put(name.as_posix())
+                    self._put(name)
 
     def begin(self, directory: Path) -> None:
         """Says that a stage is due again, before its old outputs go."""
-        with self._sending, _told(self.url):
-            self._remove(f"{directory.relative_to(self.local).as_posix()}/{MANIFEST_FILE}")
+        stage = directory.relative_to(self.local).as_posix()
+        with self._sending:
+            self._beginning.add(stage)
+            self._remove(f"{stage}/{MANIFEST_FILE}")
+
+    def begun(self, directory: Path) -> None:
+        """Makes the stage at the URL what it is here, where it begins or goes on: no file is of another attempt."""
+        stage = directory.relative_to(self.local).as_posix()
+        with self._sending:
+            old = set(self._place.names(stage)) - set(self._whole_files(directory))
+            if old:
+                self._remove(f"{stage}/{ATTEMPT_FILE}")
+            for name in sorted(old, key=_last_first, reverse=True):
+                self._remove(name)
+            self._put(f"{stage}/{ATTEMPT_FILE}")
+            self._beginning.discard(stage)
 
     @contextmanager
-    def held(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Holds the run's lock at the URL and keeps what is new going up. Raises `RunError` while another does.
+    def held(self, say: Callable[[str], None], stop: Callable[[], None]) -> Iterator[None]:
+        """Holds the run at the URL and keeps what is new going up. Raises `RunError` while another driver holds it.
 
-        Stores know no locks: a driver writes a sign of life, and one that is not renewed for `SILENCE` intervals is of
-        a dead driver. Two that begin within the same second are told apart by a second look.
+        `stop` is called where another driver has taken it over; then nothing more goes up.
         """
-        mine = {"process": os.getpid(), "host": socket.gethostname(), "nonce": os.urandom(8).hex()}
-        with _told(self.url):
-            self._wait_for_silence(say)
-            self._sign(mine)
-            if self._signed()["nonce"] != mine["nonce"]:
-                raise RunError(f"{self.url}: another driver began at the same time; start it once")
-        ended = threading.Event()
-        failed: list[str] = []
-        follower = threading.Thread(target=self._follow, args=(mine, ended, failed), daemon=True)
-        follower.start()
-        try:
-            yield
-        except BaseException:
+
+        def on_loss() -> None:
+            say(f"warning: {self.url}: another driver has taken this run over; this one stops")
+            stop()
+
+        with self._claim.held(say, on_loss):
+            ended = threading.Event()
+            failed: list[str] = []
+            follower = threading.Thread(target=self._follow, args=(ended, failed), name="mirror", daemon=True)
+            follower.start()
+            try:
+                yield
+            except BaseException:
+                ended.set()
+                follower.join()
+                try:
+                    self._push_rest()
+                except RunError as error:  # why the run ended matters more
+                    say(f"warning: {error}; what is new is kept in {self.local}, and goes up when the run goes on")
+                raise
             ended.set()
             follower.join()
-            try:
-                self._let_go()
-            except RunError as error:  # why the run ended matters more
-                say(f"warning: {error}; what is new is kept in {self.local}, and goes up when the run goes on")
-            raise
-        ended.set()
-        follower.join()
-        if failed:
-            say(f"warning: {failed[-1]}; trying once more")
-        self._let_go()
+            if failed:
+                say(f"warning: {failed[-1]}; trying once more")
+            self._push_rest()
 
-    def _let_go(self) -> None:
-        self.push_all()
-        with _told(self.url):
-            self._remove(LOCK_FILE)
-
-    def _follow(self, mine: dict[str, Any], ended: threading.Event, failed: list[str]) -> None:
+    def _follow(self, ended: threading.Event, failed: list[str]) -> None:
         while not ended.wait(self.interval):
             try:
-                with self._sending, _told(self.url):
-                    self._sign(mine)
                 self.push_loose()
+                self._put_heartbeat()
                 failed.clear()
             except RunError as error:  # the work goes on; what is owed goes up later
                 failed.append(str(error))
 
-    def _wait_for_silence(self, say: Callable[[str], None]) -> None:
-        first = self._signed()
-        if not first:
+    def _push_rest(self) -> None:
+        if self._claim.lost:
             return
-        who = f"process {first['process']} on {first['host']}"
-        if not (first["host"] == socket.gethostname() and not _alive(int(first["process"]))):
-            say(f"{self.url}: {who} was at work; waiting {SILENCE * self.interval:.0f} s for a sign of life")
-            deadline = time.monotonic() + SILENCE * self.interval
-            while time.monotonic() < deadline:
-                time.sleep(self.interval / 4)
-                now = self._signed()
-                if now and now != first:
-                    raise RunError(f"{self.url} is in use by {who}: wait for it, stop it, or use another --runs")
-        say(f"{self.url}: {who} has died; going on with what it left")
+        self.push_all()
+        self._put_heartbeat()
+        if not (self.local / LIVE_FILE).exists():
+            self._place.remove(LIVE_FILE)
 
-    def _sign(self, mine: dict[str, Any]) -> None:
-        self._store.pipe_file(self._at(LOCK_FILE), json.dumps({**mine, "time": time.time()}).encode())
+    def _put_heartbeat(self) -> None:
+        with suppress(FileNotFoundError):
+            self._put(LIVE_FILE)
 
-    def _signed(self) -> dict[str, Any]:
-        self._store.invalidate_cache()
-        try:
-            found: dict[str, Any] = json.loads(self._store.cat_file(self._at(LOCK_FILE)))
-        except FileNotFoundError:
-            return {}
-        return found
-
-    def _pull_stage(self, place: str) -> bool:
-        """Fetches the finished stage in the folder `place/`. False where ours is newer, and stays."""
-        directory, name = self.local / place, f"{place}{MANIFEST_FILE}"
-        with _told(self.url):
-            content = self._store.cat_file(self._at(name))
+    def _pull_finished(self, stage: str) -> bool:
+        """Fetches a finished stage. False where ours is newer, and stays."""
+        directory, name = self.local / stage, f"{stage}/{MANIFEST_FILE}"
+        content = self._place.read(name)
+        if content is None:
+            return False  # It has been taken away since.
         try:
             up = Manifest.model_validate_json(content)
         except ValueError:
@@ -210,16 +202,36 @@ class Mirror:
             for each, file in up.files.items():
                 path = directory / each
                 if not path.is_file() or path.stat().st_size != file.size or sha256_of(path) != file.sha256:
-                    self._fetch(f"{place}{each}", file.sha256)
+                    self._fetch(f"{stage}/{each}", file.sha256)
             with whole(directory / MANIFEST_FILE) as path:
                 path.write_bytes(content)
         return True
 
+    def _pull_in_work(self, stage: str, there: Mapping[str, int]) -> None:
+        """Fetches a stage in work, unless ours is what that attempt has come to. Files of other attempts go."""
+        directory = self.local / stage
+        attempt = _json(self._place.read(f"{stage}/{ATTEMPT_FILE}"))
+        manifest = Manifest.read(directory) if directory.is_dir() else None
+        if manifest is not None and _same({"digest": manifest.digest, "inputs": manifest.inputs}, attempt):
+            return
+        path = directory / ATTEMPT_FILE
+        if manifest is not None or not path.is_file() or not _same(_json(path.read_bytes()), attempt):
+            remove(directory)
+        self._fetch_new(there)
+
+    def _fetch_new(self, there: Mapping[str, int]) -> None:
+        """Fetches what is not here, or of another size; what makes other files count comes after them."""
+        for name in sorted(there, key=_last_first):
+            path = self.local / name
+            new = not path.is_file() or path.stat().st_size != there[name] or _last(name) == ATTEMPT_FILE
+            if new and _last(name) != MANIFEST_FILE:
+                self._fetch(name)
+
     def _fetch(self, name: str, sha256: str | None = None) -> None:
         final = self.local / name
         final.parent.mkdir(parents=True, exist_ok=True)
-        with whole(final) as path, _told(self.url):
-            self._store.get_file(self._at(name), str(path))
+        with whole(final) as path:
+            self._place.get(name, path)
             if sha256 is not None and sha256_of(path) != sha256:
                 raise RunError(f"{self.url}/{name}: is not the file that its manifest names; remove that stage there")
 
@@ -227,40 +239,32 @@ class Mirror:
         path = self.local / name
         status = path.stat()
         state = status.st_size, status.st_mtime_ns
-        if self._sent.get(name) == state:
-            return
-        target = self._at(name)
-        if self._renames:
-            making = f"{target.rpartition('/')[0]}/{PARTIAL}{_last(name)}"
-            self._store.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self._store.put_file(str(path), making)
-            self._store.mv(making, target)
-        else:
-            self._store.put_file(str(path), target)
-        self._sent[name] = state
+        if self._sent.get(name) != state and not self._claim.lost:
+            self._place.put(name, path)
+            self._sent[name] = state
 
     def _remove(self, name: str) -> None:
-        self._sent.pop(name, None)
-        with suppress(FileNotFoundError):
-            self._store.rm_file(self._at(name))
+        if not self._claim.lost:
+            self._sent.pop(name, None)
+            self._place.remove(name)
 
-    def _manifest(self, place: str) -> bytes | None:
-        try:
-            found: bytes = self._store.cat_file(self._at(f"{place}/{MANIFEST_FILE}"))
-        except FileNotFoundError:
-            return None
-        return found
+    def _is_kept_back(self, name: str) -> bool:
+        """Whether a file is of a stage that is finished, or about to begin."""
+        stages = [parent for parent in Path(name).parents if parent != Path()]
+        return any(
+            (self.local / stage / MANIFEST_FILE).is_file() or stage.as_posix() in self._beginning for stage in stages
+        )
 
-    def _there(self, place: str = "") -> dict[str, int]:
-        """Name -> bytes of each whole file at the URL, or in a folder of it."""
-        self._store.invalidate_cache()
-        found = self._store.find(self._at(place) if place else self._root, detail=True)
-        start = len(self._root.rstrip("/")) + 1
-        names = {path[start:]: int(info["size"]) for path, info in found.items()}
-        return {name: size for name, size in names.items() if PARTIAL not in name}
+    def _whole_files(self, directory: Path) -> list[str]:
+        """Names of the files that are in place, but for locks, heartbeats and manifests; what makes others count last.
 
-    def _at(self, name: str) -> str:
-        return f"{self._root.rstrip('/')}/{name}"
+        A save of a training is in place when its last file is.
+        """
+        others = (LOCK_FILE, LIVE_FILE, MANIFEST_FILE)
+        found = (path for path in directory.rglob("*") if path.name not in others)
+        placed = [path for path in found if path.is_file() and not any(part.startswith(PARTIAL) for part in path.parts)]
+        names = [path.relative_to(self.local).as_posix() for path in placed if not _is_of_half_a_save(path)]
+        return sorted(names, key=_last_first)
 
 
 def working_copy(url: str) -> Path:
@@ -278,10 +282,15 @@ def mirror_of(root: Path) -> Mirror | None:
 
 
 def fetch_run(root: Path) -> None:
-    """Brings the working copy of a run up to date; nothing where runs are kept here alone."""
+    """Brings what is finished of a run down into its working copy; nothing where runs are kept here alone.
+
+    Nothing either where a driver of this machine is at work there: what it has is the newest.
+    """
     mirror = mirror_of(root)
     if mirror is not None:
-        mirror.pull()
+        root.mkdir(parents=True, exist_ok=True)
+        with suppress(InUse), locked(root):
+            mirror.pull(to_read=True)
 
 
 def publish_run(root: Path) -> None:
@@ -296,7 +305,7 @@ def names_at(runs: Path) -> list[str]:
     url = _url_of(runs)
     if url is None:
         return []
-    with _told(url):
+    with told(url):
         import fsspec
 
         store, root = fsspec.core.url_to_fs(url)
@@ -311,34 +320,25 @@ def _url_of(runs: Path) -> str | None:
     return str(json.loads(path.read_text(encoding="utf-8"))["url"]) if path.is_file() else None
 
 
-@contextmanager
-def _told(url: str) -> Iterator[None]:
-    try:
-        yield
-    except (RunError, FileNotFoundError):
-        raise
-    except ImportError as error:  # fsspec names the package that the protocol needs
-        raise RunError(f"{url}: {error}") from None
-    except Exception as error:  # each store's package has errors of its own
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise RunError(f"{url}: does not answer as it should ({said})") from error
+def _is_of_half_a_save(path: Path) -> bool:
+    return any(each.parent.name == SAVES and each.is_dir() and not (each / COMPLETE).exists() for each in path.parents)
 
 
-def _whole_files(directory: Path) -> list[Path]:
-    """Files that are in place, but for locks, heartbeats and manifests."""
-    others = (LOCK_FILE, LIVE_FILE, MANIFEST_FILE)
-    found = (path for path in sorted(directory.rglob("*")) if path.name not in others)
-    return [path for path in found if path.is_file() and not any(part.startswith(PARTIAL) for part in path.parts)]
+def _last_first(name: str) -> tuple[bool, bool, str]:
+    """A key to sort by: an attempt's record last, before it the mark of a save. They say that the rest is there."""
+    return _last(name) == ATTEMPT_FILE, _last(name) == COMPLETE, name
 
 
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return all(a.get(key) == b.get(key) for key in ("digest", "inputs"))
+
+
+def _json(content: bytes | None) -> dict[str, Any]:
+    return {} if content is None else dict(json.loads(content))
+
+
+def _stage_of(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _last(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -57,25 +57,31 @@ def run(
 
     Raises `RecipeError` before anything is written, `RunError` for what the user can mend, `Interrupted` after Ctrl-C.
     """
-    mirror = mirror_of(root)
-    if mirror is not None:
-        mirror.pull()
-    parts = legs(recipe, root)
-    selected = selection.of(parts)
-    steps = {step.leg.label + step.link.name: step for step in plan(parts)}
-    due = {name: step for name, step in steps.items() if step.reason and name in selected}
-    missing = missing_engine(recipe.engine)
-    if missing and any("engine" in step.link.settings.uses for step in due.values()):
-        raise RunError(f"engine.kind: {missing}")
-    check_machine(due.values())
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{root}: cannot be made ({error.strerror}); choose another place with --runs DIR") from None
-    stop = Stop()
-    around = _Surroundings(stop, say, Heartbeat(root / LIVE_FILE, list(steps), list(due), command), lead, mirror)
-    kept = nullcontext() if mirror is None else mirror.held(say)
-    with locked(root), kept, polite_signals(stop), around.heart.beating():
+    stop, mirror = Stop(), mirror_of(root)
+
+    def give_up() -> None:
+        stop.requested = True
+
+    with ExitStack() as held:
+        if mirror is not None:
+            _make(root)
+            held.enter_context(locked(root))
+            held.enter_context(mirror.held(say, give_up))
+            mirror.pull()
+        parts = legs(recipe, root)
+        selected = selection.of(parts)
+        steps = {step.leg.label + step.link.name: step for step in plan(parts)}
+        due = {name: step for name, step in steps.items() if step.reason and name in selected}
+        missing = missing_engine(recipe.engine)
+        if missing and any("engine" in step.link.settings.uses for step in due.values()):
+            raise RunError(f"engine.kind: {missing}")
+        check_machine(due.values())
+        if mirror is None:
+            _make(root)
+            held.enter_context(locked(root))
+        around = _Surroundings(stop, say, Heartbeat(root / LIVE_FILE, list(steps), list(due), command), lead, mirror)
+        held.enter_context(polite_signals(stop))
+        held.enter_context(around.heart.beating())
         sweep(root)
         _write_once(root / RECIPE_FILE, recipe.to_yaml())
         made: dict[str, Step] = {}
@@ -83,6 +89,13 @@ def run(
             leg.directory.mkdir(exist_ok=True)
             for step in leg.steps(made):
                 _bring_up_to_date(step, made, leg.label + step.link.name in selected, around)
+
+
+def _make(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{root}: cannot be made ({error.strerror}); choose another place with --runs DIR") from None
 
 
 def _bring_up_to_date(step: Step, made: dict[str, Step], selected: bool, around: _Surroundings) -> None:
@@ -125,6 +138,8 @@ def _run_step(step: Step, made: Mapping[str, Step], around: _Surroundings) -> Ma
     metrics = context.metrics
     fingerprints = {name: context.handle(kind).manifest.fingerprint for kind, name in link.upstream.items()}
     attempts = _begin(directory, {"digest": step.digest, "inputs": fingerprints}, metrics, link.name)
+    if around.mirror is not None:
+        around.mirror.begun(directory)
 
     started, clock, memory = datetime.now(UTC), time.perf_counter(), machine.PeakMemory()
     try:

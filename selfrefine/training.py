@@ -43,7 +43,7 @@ OWNED_KEYS = frozenset(
     }
 )
 _VISION = r".*\b(visual|vision_tower|vision_model)\b.*"
-_COMPLETE = "complete"
+COMPLETE = "complete"
 
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -212,7 +212,7 @@ class LoadedAlready(Sharded, zero.Zero):
 
 def last_save(saves: Path) -> Path | None:
     """The newest save that was written whole."""
-    whole = [path.parent for path in saves.glob(f"checkpoint-*/{_COMPLETE}")]
+    whole = [path.parent for path in saves.glob(f"checkpoint-*/{COMPLETE}")]
     return max(whole, key=step_of, default=None)
 
 
@@ -310,6 +310,6 @@ def _watch(
             # Written last, when every process has written its part: a save without it is not resumed from.
             args.distributed_state.wait_for_everyone()
             if is_first():
-                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     return _Watch()

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,9 +17,11 @@ from typing import Any
 
 import pytest
 
+from pipelines.claim import Claim
 from pipelines.errors import RunError
-from pipelines.manifest import MANIFEST_FILE
+from pipelines.manifest import ATTEMPT_FILE, MANIFEST_FILE
 from pipelines.mirror import Mirror, mirror_of, working_copy
+from pipelines.place import Place
 from tests.pipelines.test_survival import CHILD, wait_for, write_recipe
 
 Take = Callable[[Path], dict[str, Any]]
@@ -187,7 +190,7 @@ def test_signs_of_life(memory: Any, tmp_path: Path) -> None:
     said: list[str] = []
     memory.pipe_file("/runs/toy/lock", json.dumps(old).encode())
     mirror = Mirror("memory://runs/toy", tmp_path / "toy", interval=0.05)
-    with mirror.held(said.append):
+    with mirror.held(said.append, pytest.fail):
         assert said[-1].endswith("process 1 on another has died; going on with what it left")
         before = json.loads(memory.cat_file("/runs/toy/lock"))
         time.sleep(0.3)
@@ -204,12 +207,142 @@ def test_why_a_run_ended_is_not_hidden_by_its_store(
     def down(*_: Any) -> None:
         raise OSError("no route to the store")
 
-    with pytest.raises(RunError, match="a reward raised"), mirror.held(said.append):
+    with pytest.raises(RunError, match="a reward raised"), mirror.held(said.append, pytest.fail):
         stage(root / "grow", "rows")
         monkeypatch.setattr(type(memory), "put_file", down)
         raise RunError("a reward raised")
     assert len(said) == 1 and "no route to the store" in said[0] and str(root) in said[0]
     monkeypatch.undo()
-    with mirror.held(said.append):
+    with mirror.held(said.append, pytest.fail):
         pass
     assert memory.cat_file("/runs/toy/grow/rows.json") == b"rows"
+
+
+def begin(directory: Path, digest: str, **files: str) -> None:
+    """A stage in work, in that attempt, with these files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / ATTEMPT_FILE).write_text(json.dumps({"digest": digest, "inputs": {}, "attempts": 1}))
+    for name, text in files.items():
+        (directory / name).write_text(text)
+
+
+def test_files_of_another_attempt_never_come_back(memory: Any, tmp_path: Path) -> None:
+    stage(tmp_path / "one/toy/tune", "old")
+    one = Mirror("memory://runs/toy", tmp_path / "one/toy")
+    one.push_all()
+    two = Mirror("memory://runs/toy", tmp_path / "two/toy")
+    two.pull()
+
+    # The stage is due again with other settings: its outputs go here, and then there.
+    directory = tmp_path / "one/toy/tune"
+    one.begin(directory)
+    shutil.rmtree(directory)
+    begin(directory, "other")
+    one.push_loose()
+    assert memory.exists("/runs/toy/tune/rows.json") and not memory.exists("/runs/toy/tune/attempt.json"), (
+        "the record of the new attempt is beside files of the old one"
+    )
+    one.begun(directory)
+    assert [Path(name).name for name in memory.find("/runs/toy")] == [ATTEMPT_FILE]
+
+    for away in (Mirror("memory://runs/toy", tmp_path / "three/toy"), two):  # a new machine, and one that has the old
+        away.pull()
+        assert sorted(path.name for path in (away.local / "tune").iterdir()) == [ATTEMPT_FILE]
+
+    # One that only looks takes nothing of a stage in work.
+    (directory / "000000.jsonl").write_text("row")
+    one.push_loose()
+    reader = Mirror("memory://runs/toy", tmp_path / "reader/toy")
+    reader.pull(to_read=True)
+    assert not (reader.local / "tune").exists()
+    two.pull()
+    assert (two.local / "tune/000000.jsonl").read_text() == "row"
+    # What that attempt has come to here is not undone by its traces there.
+    stage(directory, "new")
+    manifest = json.loads((directory / MANIFEST_FILE).read_text())
+    (directory / MANIFEST_FILE).write_text(json.dumps(manifest | {"digest": "other"}))
+    one.pull()
+    assert (directory / MANIFEST_FILE).exists() and (directory / "rows.json").read_text() == "new"
+
+
+def test_a_save_goes_up_when_it_is_whole_and_is_marked_last(
+    memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = Mirror("memory://runs/toy", tmp_path / "toy")
+    begin(tmp_path / "toy/tune", "a")
+    save = tmp_path / "toy/tune/trainer/checkpoint-2"
+    save.mkdir(parents=True)
+    (save / "model.safetensors").write_text("weights")
+    (save / "zzz.pt").write_text("state")
+    mirror.push_loose()
+    assert not memory.exists("/runs/toy/tune/trainer")
+    (save / "complete").touch()
+    order: list[str] = []
+    put = type(memory).put_file
+
+    def noted(self: Any, source: str, target: str, **more: Any) -> None:
+        order.append(Path(target).name)
+        put(self, source, target, **more)
+
+    monkeypatch.setattr(type(memory), "put_file", noted)
+    mirror.push_loose()
+    assert order == ["model.safetensors", "zzz.pt", "complete"]
+    shutil.rmtree(save)  # as the trainer does with old ones
+    mirror.push_loose()
+    assert not memory.find("/runs/toy/tune/trainer"), "a save that is gone here stays there"
+
+
+def test_a_long_upload_is_no_silence(memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = Mirror("memory://runs/toy", tmp_path / "toy", interval=0.05)
+    put = type(memory).put_file
+
+    def slow(self: Any, source: str, target: str, **more: Any) -> None:
+        time.sleep(1)
+        put(self, source, target, **more)
+
+    monkeypatch.setattr(type(memory), "put_file", slow)
+    other = Claim(Place("memory://runs/toy"), 0.1)
+    with mirror.held(lambda line: None, pytest.fail):
+        stage(tmp_path / "toy/tune", "rows")
+        pushing = threading.Thread(target=mirror.push_all)
+        pushing.start()
+        time.sleep(0.1)
+        with pytest.raises(RunError, match="in use by"), other.held(lambda line: None, pytest.fail):
+            pass
+        pushing.join()
+
+
+def test_of_two_drivers_one_gives_way(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both look and see nobody; the second signs after the first has made sure of itself."""
+    place, lost = Place("memory://runs/toy"), threading.Event()
+    first, second = Claim(place, 0.1), Claim(place, 0.1)
+    with first.held(lambda line: None, lost.set):
+        monkeypatch.setattr(Claim, "_wait_for_silence", lambda self, say: False)
+        began = pytest.raises(RunError, match="another driver began at the same time")  # as the store will not create
+        with began, second.held(lambda line: None, pytest.fail):
+            pass
+        monkeypatch.setattr(Claim, "_wait_for_silence", lambda self, say: True)  # took the first for dead
+        with second.held(lambda line: None, pytest.fail):
+            assert lost.wait(5) and first.lost
+    assert not memory.exists("/runs/toy/lock")
+
+
+def test_a_driver_that_lost_its_run_stops_and_puts_nothing_up(memory: Any, tmp_path: Path) -> None:
+    said: list[str] = []
+    stopped = threading.Event()
+    mirror = Mirror("memory://runs/toy", tmp_path / "toy", interval=0.05)
+    with mirror.held(said.append, stopped.set):
+        memory.pipe_file("/runs/toy/lock", json.dumps({"process": 1, "host": "b", "nonce": "b", "time": 0}).encode())
+        assert stopped.wait(5)
+        stage(tmp_path / "toy/sow", "[1]")
+    assert "another driver has taken this run over" in said[0]
+    assert [Path(name).name for name in memory.find("/runs/toy")] == ["lock"], "the other one's is there, and no more"
+
+
+def test_a_run_goes_to_a_folder_elsewhere(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    url = f"file://{tmp_path}/shared/runs"
+    finish(trivium(tmp_path / "one", "run", recipe, "--runs", url))
+    names = {path.name for path in (tmp_path / "shared/runs/toy").iterdir()}
+    assert "recipe.yaml" in names and not names & {"lock", "live.json"}
+    assert finish(trivium(tmp_path / "two", "run", recipe, "--runs", url)).count("up to date") == 4
