@@ -49,7 +49,9 @@ def check_checkpoint(path: str) -> None:
             check_checkpoint(base)
         return
     if not (directory / "config.json").is_file():
-        raise EngineError(f"{path}: no config.json, so this is no Hugging Face model directory")
+        inside = sorted({each.parent for depth in ("*", "*/*") for each in directory.glob(f"{depth}/config.json")})
+        there = f"; inside there are {', '.join(map(str, inside[:5]))}" if inside else ""
+        raise EngineError(f"{path}: no config.json, so this is no Hugging Face model directory{there}")
     if not any(next(directory.glob(pattern), None) for pattern in _WEIGHTS):
         raise EngineError(f"{path}: a config but no weights (*.safetensors); the save was interrupted or left them out")
 

@@ -105,10 +105,15 @@ def launch_slurm(
 def runs_list(runs: Runs = Path("runs")) -> None:
     """All runs."""
     with one_line():
+        from pipelines.mirror import shown
         from pipelines.store import list_runs
         from pipelines.tables import runs_table
 
-        show(runs_table(list_runs(runs)))
+        found = list_runs(runs)
+        if not found:
+            typer.echo(f"no runs in {shown(runs)}")
+            return
+        show(runs_table(found))
 
 
 @runs_app.command("show")
@@ -347,12 +352,13 @@ def _plan(recipe: Recipe, root: Path, selection: Selection, on: str | None) -> N
     from pipelines.cost.devices import device
     from pipelines.cost.show import cost
     from pipelines.launching.checks import commands
+    from pipelines.mirror import shown
     from pipelines.plan import legs, plan
     from pipelines.tables import plan_table
 
     machine, parts = device(on), legs(recipe, root)
     steps, selected = plan(parts), selection.of(parts)
-    typer.echo(f"{root}")
+    typer.echo(shown(root))
     show(plan_table(steps, selected))
     table, lines = cost(steps, selected, machine, hint=on is None)
     if table is not None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pipelines.progress import Progress
 
 LIVE_FILE = "live.json"
+TRAINING = "training"
+"""What is done where steps are counted, and not rows."""
 PERIOD = 2.0
 """Seconds between two beats."""
 _BEATS_PER_LOOK = 5

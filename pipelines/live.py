@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.heartbeat import LIVE_FILE, WINDOW, is_alive
+from pipelines.heartbeat import LIVE_FILE, TRAINING, WINDOW, is_alive
 from pipelines.manifest import MANIFEST_FILE
 from pipelines.metrics import METRICS_FILE
 
@@ -168,7 +168,7 @@ def _training(rows: Sequence[Mapping[str, Any]], now: float | None) -> Work | No
     if last["time"] > first["time"]:
         rate = (last["step"] - first["step"]) / (last["time"] - first["time"])
     left = _left(last["steps"] - last["step"], rate, None if now is None else now - last["time"])
-    return Work("training", "steps", last["step"], last["steps"], rate, left)
+    return Work(TRAINING, "steps", last["step"], last["steps"], rate, left)
 
 
 def _counted(said: Mapping[str, Any], now: float | None) -> Work | None:
@@ -176,7 +176,7 @@ def _counted(said: Mapping[str, Any], now: float | None) -> Work | None:
         return None
     rate = said["rows_per_second"]
     left = _left(said["total"] - said["done"], rate, None if now is None else now - said["time"])
-    return Work(said["what"], "rows", said["done"], said["total"], rate, left)
+    return Work(said["what"], "steps" if said["what"] == TRAINING else "rows", said["done"], said["total"], rate, left)
 
 
 def _left(count: int, rate: float | None, since: float | None) -> float | None:

@@ -314,6 +314,14 @@ def names_at(runs: Path) -> list[str]:
         return sorted(_last(each["name"]) for each in found if each["type"] == "directory")
 
 
+def shown(path: Path) -> str:
+    """A run's directory, or that of runs, as the user knows it: by its URL where it is a working copy."""
+    if (url := _url_of(path)) is not None:
+        return url
+    url = _url_of(path.parent)
+    return str(path) if url is None else f"{url}/{path.name} (worked on in {path})"
+
+
 def _url_of(runs: Path) -> str | None:
     """The URL that a folder of runs is a working copy of."""
     path = runs / URL_FILE

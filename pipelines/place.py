@@ -100,4 +100,5 @@ def told(url: str) -> Iterator[None]:
         raise RunError(f"{url}: {error}") from None
     except Exception as error:  # each store's package has errors of its own
         said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise RunError(f"{url}: does not answer as it should ({said})") from error
+        way_out = "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if "credentials" in said and "s3" in url else ""
+        raise RunError(f"{url}: does not answer as it should ({said}){way_out}") from error

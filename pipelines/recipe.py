@@ -69,6 +69,11 @@ class Recipe(BaseModel):
             TypeAdapter(Name).validate_python(name)
         return named
 
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _of_the_usual_kind(cls, given: Any) -> Any:
+        return {"kind": TransformersSettings().kind, **given} if isinstance(given, dict) else given
+
     @field_validator("report_to", mode="before")
     @classmethod
     def _listed(cls, given: Any) -> Any:
@@ -149,6 +154,17 @@ def _complaint(error: Mapping[str, Any], parent: Any) -> str:
             return str(error["ctx"]["error"])
         case "string_pattern_mismatch":
             return f"use letters, digits, `-` and `_`, not {error['input']!r}"
+        case "model_type" | "dict_type":
+            keys = ", ".join(sorted(_fields(_step(parent, error["loc"][-1])))) or "names"
+            return f"has keys of its own ({keys}), and is no {error['input']!r}"
+        case "int_parsing" | "int_type" | "int_from_float":
+            return f"needs a whole number, not {error['input']!r}"
+        case "float_parsing" | "float_type":
+            return f"needs a number, not {error['input']!r}"
+        case "bool_parsing" | "bool_type":
+            return f"needs true or false, not {error['input']!r}"
+        case "list_type":
+            return f"needs a list, such as [{error['input']}]"
     message = error["msg"][0].lower() + error["msg"][1:]
     given = error["input"]
     return f"{message}, not {given!r}" if isinstance(given, str | int | float | bool | None) else message

@@ -13,7 +13,7 @@ import yaml
 
 from pipelines.errors import RunError
 from pipelines.manifest import MANIFEST_FILE, Manifest
-from pipelines.mirror import fetch_run, mirror_of, names_at
+from pipelines.mirror import fetch_run, mirror_of, names_at, shown
 from pipelines.runner import RECIPE_FILE
 from pipelines.source import flatten, nearest
 
@@ -48,7 +48,7 @@ def find_run(run: str, runs: Path) -> StoredRun:
         if (directory / RECIPE_FILE).is_file():
             return read_run(directory)
     names = [path.parent.name for path in runs.glob(f"*/{RECIPE_FILE}")]
-    raise RunError(f"no run `{run}` in {runs}{nearest(run, names)}")
+    raise RunError(f"no run `{run}` in {shown(runs)}{nearest(run, names)}")
 
 
 def list_runs(runs: Path) -> list[StoredRun]:

@@ -24,6 +24,8 @@ def _runs(place: str | Path) -> Path:
 
     if not is_url(place):
         return Path(place)
+    if str(place).startswith("memory:"):
+        raise typer.BadParameter(f"{place}: what is in memory ends with this command; name a store that keeps it")
     from pipelines.mirror import working_copy
 
     return working_copy(str(place))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import Interrupted, RunError
 from pipelines.files import remove, temporary_name, whole
+from pipelines.heartbeat import TRAINING
 from selfrefine.tracking import Tracking
 from selfrefine.training import is_first
 
@@ -128,7 +129,7 @@ def trained(context: StageContext, steps: int, fit: Callable[..., dict[str, floa
     checkpoint, saves = context.directory / CHECKPOINT, context.directory / SAVES
     # They are there where a run was killed between here and the manifest; the runner clears what is stale.
     if not (checkpoint / NUMBERS_FILE).is_file():
-        with context.progress(steps, "training") as bar:
+        with context.progress(steps, TRAINING) as bar:
             if context.launch is not None:
                 context.launch(context, bar)
             else:

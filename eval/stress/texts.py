@@ -78,8 +78,8 @@ def _of_entities(problem: Problem, severity: int, generator: random.Random) -> I
     names, things = _names(question), _things(question)
     if not names and not things:
         raise TaskError(
-            f"problem `{problem.id}`: its question names nobody and nothing that a sentence could be about; severity 1 "
-            "needs no such name"
+            f"problem `{problem.id}`: its question names nobody and nothing that a sentence could be about, so these "
+            "questions cannot be put under stress; leave `stress` out"
         )
     if severity == SAME_ENTITIES:
         plain = wording.OF_NAMES if names else wording.OF_THINGS

@@ -125,7 +125,10 @@ class EvaluateStage(DataStageSettings):
         fields = type(self).model_fields
         given = [name for name in OF_THE_SUITE if getattr(self, name) != fields[name].default]
         if self.suite is not None and given:
-            raise ValueError(f"{', '.join(given)}: the suite has its own; change it there, or by `overrides`")
+            raise ValueError(
+                f"{', '.join(given)}: the suite has its own; change it there, or by `overrides` "
+                f"(`trivium eval`: suite.{given[0]}=…)"
+            )
         return self
 
     gathers: ClassVar[bool] = True

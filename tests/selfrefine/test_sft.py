@@ -39,7 +39,7 @@ def batch_of(
     def make(architecture: str, examples: Sequence[Example]) -> tuple[dict[str, torch.Tensor], Any, Any]:
         caught: list[Any] = []
 
-        def catch(trainer: Any, *args: Any) -> Any:
+        def catch(trainer: Any, *args: Any, **further: Any) -> Any:
             caught.append(trainer)
             raise TrainingStopped
 
