@@ -131,6 +131,8 @@ def of_machine(precision: Precision) -> dict[str, Any]:
     # On CPUs, even those that multiply bfloat16 in hardware, small models train slower in it (docs/performance.md).
     fast = precision == "auto" and gpu and torch.cuda.is_bf16_supported()
     bf16 = precision == "bfloat16" or fast
+    # Left there by `accelerate launch`, or by a user: Trainer takes it where an argument asks for no other precision.
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     return zero.arguments(bf16, gpu) if zero.is_asked() else {"bf16": bf16, "use_cpu": not gpu}
 
 

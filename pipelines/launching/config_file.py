@@ -84,6 +84,15 @@ def _of_accelerate(path: str, data: dict[str, Any]) -> ConfigFile:
     fsdp = data.get("fsdp_config")
     if strategy == "fsdp" and not (isinstance(fsdp, dict) and fsdp.get("fsdp_version") == 2):
         raise RunError(f"launch.config: {path}: asks for the old FSDP; give fsdp_config.fsdp_version: 2")
+    if data.get("mixed_precision") not in (None, "no", False):  # an unquoted `no` is false in YAML
+        raise RunError(
+            f"launch.config: {path}: mixed_precision is said by the stage's precision; leave it out, or give `no`"
+        )
+    if (data.get("num_machines") or 1) != 1 or data.get("machine_rank"):
+        raise RunError(
+            f"launch.config: {path}: num_machines and machine_rank ask for several machines, and processes are started "
+            "on this one alone; leave them out, and `trivium launch slurm RECIPE` writes a job"
+        )
     return ConfigFile("accelerate", strategy)
 
 

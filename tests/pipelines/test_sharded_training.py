@@ -128,6 +128,13 @@ def test_what_cannot_be_shared_out_is_one_line_of_the_plan(real_children: Any, t
             {"strategy": "deepspeed"},
             "gradient_clipping is said by the stage's trl.max_grad_norm; leave it out",
         ),
+        (
+            {"distributed_type": "MULTI_GPU", "mixed_precision": "fp16"},
+            {},
+            "mixed_precision is said by the stage's precision; leave it out, or give `no`",
+        ),
+        ({"distributed_type": "MULTI_GPU", "mixed_precision": "no", "num_machines": 2}, {}, "ask for several machines"),
+        ({"distributed_type": "MULTI_GPU", "machine_rank": 1}, {}, "num_machines and machine_rank ask for"),
         ({"distributed_type": "DEEPSPEED"}, {}, "DeepSpeed through accelerate's file is not done here"),
         ({"compute": "much"}, {}, "neither a file of `accelerate config`"),
         ("{", {}, "neither YAML nor JSON"),
