@@ -380,6 +380,8 @@ def _run(path: Path, overrides: list[str], runs: Path, selection: Selection, ran
 
     with leading(ranks) as lead:
         recipe = load_recipe(path, overrides)
+        if lead is not None:
+            lead.wait(recipe.launch.timeout)
         root = runs / recipe.name
         runner.run(recipe, root, selection, typer.echo, command_line(), lead)
     finished = read_run(root)

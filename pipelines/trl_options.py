@@ -32,6 +32,7 @@ _NAMES = {"Any": Any, "Literal": Literal}
 _OWN = "the stage's own settings"
 _INSTEAD = {
     "report_to": "the recipe's `report_to`",
+    "ddp_timeout": "`launch.timeout`",
     **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed"), "`launch.strategy`"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,11 +41,14 @@ OWNED_KEYS = frozenset(
         "fsdp_config",
         "deepspeed",
         "logging_steps",
+        "ddp_timeout",
     }
 )
 _VISION = r".*\b(visual|vision_tower|vision_model)\b.*"
 COMPLETE = "complete"
 
+TIMEOUT = "TRIVIUM_TIMEOUT"
+"""Says how many seconds each of several processes waits for the others."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
 IGNORED = -100
@@ -133,7 +137,20 @@ def of_machine(precision: Precision) -> dict[str, Any]:
     bf16 = precision == "bfloat16" or fast
     # Left there by `accelerate launch`, or by a user: Trainer takes it where an argument asks for no other precision.
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
-    return zero.arguments(bf16, gpu) if zero.is_asked() else {"bf16": bf16, "use_cpu": not gpu}
+    found = zero.arguments(bf16, gpu) if zero.is_asked() else {"bf16": bf16, "use_cpu": not gpu}
+    if TIMEOUT in os.environ:
+        found["ddp_timeout"] = int(os.environ[TIMEOUT])
+        if found["use_cpu"]:
+            _meet(found["ddp_timeout"])
+    return found
+
+
+def _meet(seconds: int) -> None:
+    """Lets the processes meet here, as Trainer where CPUs are asked for does not say how long they are to wait."""
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo", timeout=timedelta(seconds=seconds))
 
 
 def begin(

@@ -6,12 +6,14 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 
 from pipelines.launching.config_file import by_accelerate
 from pipelines.launching.settings import LaunchSettings, Strategy
 from selfrefine import zero
 from selfrefine.sharding import FSDP
+from selfrefine.training import TIMEOUT
 
 WORKER = "pipelines.launching.worker"
 WORLD = "TRIVIUM_PROCESSES"
@@ -43,13 +45,18 @@ def environment(settings: LaunchSettings) -> dict[str, str]:
         **os.environ,
         **threads(settings.processes, os.environ),
         **imports(),
-        **of_strategy(settings.strategy, settings.config),
+        **of_training(settings),
         WORLD: str(settings.world),
         DRIVEN: "1",
     }
 
 
-def of_strategy(strategy: Strategy, config: str | None) -> Mapping[str, str]:
+def of_training(settings: LaunchSettings) -> dict[str, str]:
+    """What each process of a training reads of a `launch:` block."""
+    return {**_of_strategy(settings.strategy, settings.config), TIMEOUT: str(ceil(settings.timeout))}
+
+
+def _of_strategy(strategy: Strategy, config: str | None) -> Mapping[str, str]:
     """What accelerate reads to share a model out, by DeepSpeed with the file `config` where there is one."""
     if strategy == "fsdp":
         return FSDP

@@ -21,7 +21,7 @@ from typing import Any
 
 from pipelines.context import StageContext
 from pipelines.errors import Interrupted, RunError
-from pipelines.launching.command import DRIVEN, WORKER, imports, of_strategy, threads
+from pipelines.launching.command import DRIVEN, WORKER, imports, of_training, threads
 from pipelines.launching.driver import start, watch
 from pipelines.launching.exchange import Exchange
 from pipelines.launching.ranks import Ranks
@@ -56,10 +56,14 @@ class Lead:
             port = free.getsockname()[1]
         exchange = Exchange(context.directory / SAVES)
         work = {"root": str(root.resolve()), "name": name, "port": port, "mark": exchange.begin()}
-        work |= {"timeout": settings.timeout, "environment": of_strategy(settings.strategy, settings.config)}
+        work |= {"timeout": settings.timeout, "environment": of_training(settings)}
         self.say(work)
         arguments, environment = _worker(self._ranks, work)
         watch(context, bar, exchange, arguments, environment, "process 0", self._ranks.world, self._trouble, _LAG)
+
+    def wait(self, seconds: float) -> None:
+        """Tells the others how long to wait for a sign of life, until a training says otherwise."""
+        self._store.set("timeout", str(seconds))
 
     def _trouble(self) -> str | None:
         return str(self._store.get("trouble").decode()) if self._store.check(["trouble"]) else None
@@ -113,10 +117,12 @@ def follow(ranks: Ranks) -> int:
     timeout, heard, sign, number = LaunchSettings().timeout, time.monotonic(), b"", 0
 
     def next_work() -> dict[str, Any] | None:
-        nonlocal heard, sign, number
+        nonlocal heard, sign, number, timeout
         if store.check([f"work/{number}"]):
             number += 1
             return dict(json.loads(store.get(f"work/{number - 1}")))
+        if number == 0 and store.check(["timeout"]):
+            timeout = float(store.get("timeout"))
         if store.check(["alive"]) and (now := store.get("alive")) != sign:
             sign, heard = now, time.monotonic()
         if time.monotonic() - heard > timeout:

@@ -30,7 +30,7 @@ class LaunchSettings(BaseModel):
         None, description="a file of `accelerate config`, by whose command processes start, or DeepSpeed's"
     )
     timeout: float = Field(
-        600.0, gt=0, description="seconds without a sign of life after which processes stop waiting for another"
+        1800.0, gt=0, description="seconds without a sign of life after which processes stop waiting for another"
     )
 
     @property

@@ -5,7 +5,8 @@
 
 A job is `{"arguments": […], "fault": null or a NAME, "at": N, "output": FILE}`. `kill before`, `kill after` and `full
 disk` strike at the N-th call of `pipelines.files.publish`, the one function that puts files in place; `kill in save`
-and `kill after save` in the N-th save inside a training, `kill rank 1` after that of the second of several processes;
+and `kill after save` in the N-th save inside a training, `kill rank 1` after that of the second of several processes,
+and with `hang rank 1` that one does nothing from then on;
 `kill driver` and `interrupt driver` when it has seen N steps of them; with `no model`, loading one is an error; with
 `other folder`, all but the first of several processes look elsewhere. `"ranks": N` starts the command N times, as a
 launcher does.
@@ -163,7 +164,7 @@ def _arm(fault: str, at: int, count: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     files.publish = publish
-    if fault in ("kill in save", "kill after save", "kill rank 1"):
+    if fault in ("kill in save", "kill after save", "kill rank 1", "hang rank 1"):
         _arm_saves(fault, at)
     if fault in ("kill driver", "interrupt driver"):
         from pipelines.launching.driver import Followed
@@ -207,7 +208,9 @@ def _arm_saves(fault: str, at: int) -> None:
         if calls == at and fault == "kill in save":
             os.kill(os.getpid(), signal.SIGKILL)  # The weights are written, the rest is not.
         result = real(self, *arguments, **settings)
-        if calls == at and saves and (fault != "kill rank 1" or os.environ.get("RANK") == "1"):
+        if calls == at and saves and (not fault.endswith("rank 1") or os.environ.get("RANK") == "1"):
+            if fault == "hang rank 1":
+                signal.pause()
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 

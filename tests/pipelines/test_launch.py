@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from pipelines.launching import worker
+from pipelines.errors import RunError
+from pipelines.launching import joined, worker
 from pipelines.launching.driver import why
 from pipelines.launching.exchange import Exchange
 from pipelines.launching.ranks import Ranks
@@ -102,6 +103,15 @@ def test_a_killed_training_goes_on_in_another_number_of_processes(real_children:
     for name in ("a", "b"):
         assert losses(tmp_path / name / "tiny") == pytest.approx(losses(expected), rel=1e-5)
         near(weights(tmp_path / name / "tiny/tune/checkpoint"), weights(expected / "tune/checkpoint"))
+
+
+def test_a_process_that_does_nothing_any_more_is_waited_for_no_longer_than_asked(
+    real_children: Any, tmp_path: Path
+) -> None:
+    recipe, waits = write(tmp_path, TUNE), "launch={processes: 2, timeout: 12}"
+    struck = real_children.trivium("run", recipe, "--runs", tmp_path, waits, fault="hang rank 1", at=1)
+    assert struck.code == 2 and "error: tune: process 0 of 2 failed with " in struck.text, struck.text
+    assert "12000ms" in struck.text and "goes on from step 2" in struck.text, struck.text
 
 
 def test_a_killed_driver_leaves_no_process_behind(real_children: Any, tmp_path: Path) -> None:
@@ -325,6 +335,16 @@ def test_a_launcher_is_known_by_its_environment(environment: dict[str, str], exp
         assert found is None
     else:
         assert found == Ranks(*expected, "first", 29500)
+
+
+def test_the_first_process_is_waited_for_as_long_as_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a training has begun, too."""
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(joined, "_store", lambda ranks: store)
+    ranks = Ranks(1, 2, 1, 2, "torchrun", "first", 29500)
+    joined.Lead(ranks, store).wait(0.1)
+    with pytest.raises(RunError, match=r"heard nothing of the first process for 0\.1 seconds \(launch.timeout\)"):
+        joined.follow(ranks)
 
 
 def test_one_that_another_misses_is_named(tmp_path: Path) -> None:
