@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -67,20 +68,45 @@ def check_machine(steps: Iterable[Step]) -> None:
             raise RunError(f"launch.config is for the launcher that a run starts; this one runs under {ranks.launcher}")
         if here == 1:
             continue
-        import torch
-
-        gpus = torch.cuda.device_count()
-        if 0 < gpus < here:
-            raise RunError(
-                f"launch.processes: {here} processes want a GPU each and this machine has {gpus}; give "
-                f"launch.processes={gpus}, or CUDA_VISIBLE_DEVICES= in the environment to train on CPUs"
-            )
-        if gpus == 0 and by_accelerate(settings):
+        if line := too_few_gpus(here, ranks):
+            raise RunError(line)
+        if by_accelerate(settings) and _gpus() == 0:
             way_out = "" if (strategy := strategy_of(settings)) == "ddp" else f", and give launch.strategy: {strategy}"
             raise RunError(
                 "launch.config: without GPUs `accelerate launch` starts one process and shards nothing, whatever the "
                 f"file says; leave it out{way_out}, and torchrun starts {here}"
             )
+
+
+def too_few_gpus(processes: int, ranks: Ranks | None) -> str | None:
+    """What to say where so many processes on this machine do not get a GPU each; None where they do, or train on CPUs.
+
+    `ranks`: of this process, where a launcher has started them already.
+    """
+    gpus = _gpus()
+    if not 0 < gpus < processes or (ranks is not None and has_gpu_of_its_own(ranks)):
+        return None
+    cpus = "CUDA_VISIBLE_DEVICES= in the environment to train on CPUs"
+    if ranks is None:
+        return (
+            f"launch.processes: {processes} processes want a GPU each and this machine has {gpus}; give "
+            f"launch.processes={gpus}, or {cpus}"
+        )
+    return (
+        f"{ranks.launcher} started {processes} processes on {socket.gethostname()}, which want a GPU each, and there "
+        f"are {gpus}; let it start {gpus} there, or set {cpus}"
+    )
+
+
+def has_gpu_of_its_own(ranks: Ranks) -> bool:
+    """Whether each of several processes of a machine is shown one GPU, as by Slurm with `--gpus-per-task=1`."""
+    return ranks.local_world > 1 and "CUDA_VISIBLE_DEVICES" in os.environ and _gpus() == 1
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _due(steps: Iterable[Step]) -> Iterator[tuple[Step, LaunchSettings]]:

@@ -65,11 +65,16 @@ def _of_strategy(strategy: Strategy, config: str | None) -> Mapping[str, str]:
     return {zero.USE: "true"} | ({} if config is None else {zero.FILE: str(Path(config).resolve())})
 
 
-def threads(processes: int, given: Mapping[str, str]) -> dict[str, str]:
-    """Shares the cores out, where nobody has: torchrun would give each process one."""
+def threads(processes: int, given: Mapping[str, str], by_slurm: bool = False) -> dict[str, str]:
+    """Shares the cores out, where nobody has: torchrun would give each process one.
+
+    `by_slurm`: this process is one of them already, and has the cores that Slurm gave it, if it says how many.
+    """
     if "OMP_NUM_THREADS" in given:
         return {}
-    return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // processes))}
+    cores, own = len(os.sched_getaffinity(0)), given.get("SLURM_CPUS_PER_TASK")
+    mine = min(int(own), cores) if by_slurm and own else cores // processes
+    return {"OMP_NUM_THREADS": str(max(1, mine))}
 
 
 def imports() -> dict[str, str]:

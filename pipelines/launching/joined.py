@@ -21,6 +21,7 @@ from typing import Any
 
 from pipelines.context import StageContext
 from pipelines.errors import Interrupted, RunError
+from pipelines.launching.checks import has_gpu_of_its_own, too_few_gpus
 from pipelines.launching.command import DRIVEN, WORKER, imports, of_training, threads
 from pipelines.launching.driver import start, watch
 from pipelines.launching.exchange import Exchange
@@ -142,7 +143,7 @@ def follow(ranks: Ranks) -> int:
                 store.add("left", 1)
                 return int(work["over"])
             timeout = work["timeout"]
-            if line := _not_shared(ranks, work):
+            if line := _not_shared(ranks, work) or too_few_gpus(ranks.local_world, ranks):
                 store.set("trouble", line)
                 work = None
             else:
@@ -187,12 +188,14 @@ def _exchange(work: Mapping[str, Any]) -> Exchange:
 
 def _worker(ranks: Ranks, work: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
     """The command of one process of a training, and its environment."""
+    # Libraries take the device of that number.
+    local_rank = 0 if has_gpu_of_its_own(ranks) else ranks.local_rank
     environment = {
         **os.environ,
-        **threads(ranks.local_world, os.environ),
+        **threads(ranks.local_world, os.environ, by_slurm=ranks.launcher == "Slurm"),
         **imports(),
         **work["environment"],
-        **dict(zip(_NAMES, map(str, (ranks.rank, ranks.world, ranks.local_rank, ranks.local_world)), strict=True)),
+        **dict(zip(_NAMES, map(str, (ranks.rank, ranks.world, local_rank, ranks.local_world)), strict=True)),
         "MASTER_ADDR": ranks.address,
         "MASTER_PORT": str(work["port"]),
         "TORCHELASTIC_USE_AGENT_STORE": "False",  # its first process keeps a store at that port itself
