@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 
 from engines.base import EngineError, Message
 
+UNREADABLE = "not a readable image"
+"""Is in the error of a request whose image cannot be read."""
 FIRST_TOKENS = 64
 """Of a prompt, that are kept in records."""
 _IMAGE_TOKEN_IDS = (
@@ -53,7 +55,7 @@ def open_image(path: str) -> Image.Image:
                 return Image.alpha_composite(page, layered).convert("RGB")
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise EngineError(f"{Path(path).name}: not a readable image ({error})") from error
+        raise EngineError(f"{Path(path).name}: {UNREADABLE} ({error})") from error
 
 
 def banned_ids(model_config: Any) -> tuple[int, ...]:

@@ -58,6 +58,13 @@ class _OnRaySettings(_Settings):
         json_schema_extra=INERT,
     )
 
+    room_s: float = Field(
+        300.0,
+        gt=0,
+        description="seconds that a worker may wait for a place on the cluster, which another run may hold",
+        json_schema_extra=INERT,
+    )
+
     @property
     def on_ray(self) -> bool:
         return self.replicas > 1 or self.address is not None

@@ -34,6 +34,8 @@ _STARTS = 3
 _STORE = (80 << 20, 2 << 30)
 """Least and most bytes of shared memory for what travels between local processes. It is taken when it is needed."""
 _SHARED_MEMORY = Path("/dev/shm")
+_KINDS = {"CPU": "processor core", "GPU": "GPU"}
+"""Ray's names of what workers take → ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,19 @@ class Cluster:
         from engines.replicated.worker import Worker
 
         return self.ray.remote(Worker).options(**self.options).remote(str(Path.cwd()))
+
+    def room(self) -> str:
+        """What a worker takes and what is free of it, with the way out: for one that gets no place."""
+        takes = {"CPU": self.options["num_cpus"], "GPU": self.options["num_gpus"]}
+        there, free = self.ray.cluster_resources(), self.ray.available_resources()
+        wanted = " and ".join(_amount(name, count) for name, count in takes.items() if count)
+        left = " and ".join(
+            f"{int(free.get(name, 0))} of {_amount(name, there.get(name, 0))}" for name in takes if takes[name]
+        )
+        return (
+            f"each takes {wanted} of one machine, and free on the whole cluster are {left}; wait for what else runs on "
+            "it (`ray status` says how much is taken), or give fewer engine.replicas"
+        )
 
 
 @contextmanager
@@ -140,12 +155,20 @@ def join(ray: Any, address: str) -> None:
 
 def options_of_worker(ray: Any, settings: ReplicableSettings) -> dict[str, Any]:
     """What each worker takes of the cluster. Raises `EngineError` where that is more than there is."""
-    there = ray.cluster_resources()
-    gpus, processors = int(there.get("GPU", 0)), int(there.get("CPU", 0))
+    machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+    gpus, processors = (int(sum(machine.get(name, 0) for machine in machines)) for name in ("GPU", "CPU"))
     each = settings.tensor_parallel_size if isinstance(settings, VllmSettings) else 1
     if 0 < gpus < each * settings.replicas:
         wanted = f"engine.replicas: {settings.replicas} workers take {each * settings.replicas} GPUs"
         raise EngineError(f"{wanted}, there are {gpus}; give engine.replicas={gpus // each or 1}")
+    most = int(max((machine.get("GPU", 0) for machine in machines), default=0))
+    if 0 < most < each:
+        wanted = f"engine.tensor_parallel_size: a worker takes {each} GPUs of one machine"
+        raise EngineError(f"{wanted}, the largest has {most}; give engine.tensor_parallel_size={most}")
+    places = sum(int(machine.get("GPU", 0)) // each for machine in machines)
+    if 0 < places < settings.replicas:
+        wanted = f"engine.replicas: {settings.replicas} workers take {each} GPUs of one machine each"
+        raise EngineError(f"{wanted}, and there is room for {places}; give engine.replicas={places}")
     if processors < settings.replicas:
         wanted = f"engine.replicas: {settings.replicas} workers take as many processor cores"
         raise EngineError(f"{wanted}, the cluster has {processors}; give engine.replicas={processors}")
@@ -157,6 +180,10 @@ def options_of_worker(ray: Any, settings: ReplicableSettings) -> dict[str, Any]:
         before = os.environ.get("PYTHONPATH")
         environment["PYTHONPATH"] = f"{root}{os.pathsep}{before}" if before else str(root)
     return {"num_cpus": 1, "num_gpus": each if gpus else 0, "runtime_env": {"env_vars": environment}}
+
+
+def _amount(name: str, count: float) -> str:
+    return f"{int(count)} {_KINDS[name]}{'' if count == 1 else 's'}"
 
 
 def _first_line(error: Exception) -> str:

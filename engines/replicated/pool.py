@@ -20,6 +20,7 @@ from typing import Any
 
 from engines.base import EngineError
 from engines.replicated.cluster import Cluster, connected
+from engines.replicated.shared import check_images
 from engines.replicated.worker import Open, versions
 from engines.settings import ReplicableSettings
 
@@ -66,6 +67,10 @@ class _Lost(Exception):
     """A worker died, or nothing was heard from it. `at_work`: over a piece that it had begun."""
 
     at_work = False
+
+
+class _NoRoom(Exception):
+    """The cluster gave a worker no place: why."""
 
 
 class Pool:
@@ -196,18 +201,23 @@ class Pool:
         while self._end is None:
             worker = self._cluster.worker()
             try:
+                machine = await self._welcome(worker)
                 while self._end is None:
                     await self._refresh(worker, place)
                     piece = await self._next(place)
                     if piece is not None:
-                        await self._do(worker, piece)
+                        await self._do(worker, piece, machine)
                         starts = 0
+            except _NoRoom as reason:
+                await self._give_up(place, str(reason))
+                return
             except _Lost as lost:
                 self._holds[place] = None
                 _log.warning("worker %d of %d %s; another one starts", place + 1, self._settings.replicas, lost)
                 starts = 0 if lost.at_work else starts + 1  # else the piece counts it
                 if starts == _TRIES:
-                    await self._give_up(place, str(lost))
+                    what = f"{_TRIES} workers one after the other were lost while they started; the last {lost}"
+                    await self._give_up(place, f"{what}. Their logs are in {self._cluster.logs}")
                     return
             finally:
                 # Also one that is stopped and hears nothing: its machine's daemon ends it.
@@ -217,12 +227,28 @@ class Pool:
         """Goes on without this place; where it was the last, nothing can."""
         del self._holds[place]
         if not self._holds:
-            what = f"{_TRIES} workers one after the other were lost while they started; the last {reason}"
-            await self._finish(EngineError(f"{what}. Their logs are in {self._cluster.logs}"))
+            await self._finish(EngineError(reason))
         else:
-            _log.warning("the others go on without worker %d", place + 1)
+            _log.warning("the others go on without worker %d: %s", place + 1, reason)
             async with self._changed:
                 self._changed.notify_all()
+
+    async def _welcome(self, worker: Any) -> str:
+        """Waits until the cluster has started the worker: the name of its machine.
+
+        Raises `_NoRoom` where it does not, `EngineError` where the worker runs other versions.
+        """
+        machine = ""
+        try:
+            async with asyncio.timeout(self._settings.room_s):
+                async for told in self._news(worker.versions, wait_s=None):
+                    machine, theirs = told
+                    check_versions(theirs, self._versions)
+        except TimeoutError:
+            raise _NoRoom(
+                f"Ray started no worker within {self._settings.room_s:g} s (engine.room_s): {self._cluster.room()}"
+            ) from None
+        return machine
 
     async def _next(self, place: int) -> Piece | None:
         """A piece to do, or None where other weights are wanted first, or nothing any more."""
@@ -237,14 +263,18 @@ class Pool:
                 if piece.take():
                     return piece
 
-    async def _do(self, worker: Any, piece: Piece) -> None:
+    async def _do(self, worker: Any, piece: Piece, machine: str) -> None:
         results: list[Any] = []
         begun = False
         try:
             # Pickled here and as a whole: Ray would look into each of the objects, twice.
-            async for part in self._news(worker.work, piece.method, pickle.dumps(piece.requests)):
+            asked = pickle.dumps(piece.requests)
+            async for part in self._news(worker.work, piece.method, asked, wait_s=self._settings.wait_s):
                 begun = True
                 results += pickle.loads(part)
+            if [result.id for result in results] != [request.id for request in piece.requests]:
+                raise AssertionError("a worker answered other requests than it was asked")
+            await asyncio.to_thread(check_images, piece.requests, results, machine)
         except _Lost as lost:
             lost.at_work = begun
             piece.lost += begun
@@ -263,43 +293,38 @@ class Pool:
         except Exception as error:  # the engine's own, as if it had been raised here
             piece.fail(error)
             return
-        if [result.id for result in results] == [request.id for request in piece.requests]:
-            piece.answer.set_result(results)
-        else:
-            piece.fail(AssertionError("a worker answered other requests than it was asked"))
+        piece.answer.set_result(results)
 
     async def _refresh(self, worker: Any, place: int) -> None:
         """Opens and pushes what the worker lacks of the weights that are wanted."""
-        held, wanted = self._holds[place], self._weights
+        held, wanted, wait_s = self._holds[place], self._weights, self._settings.wait_s
         if held is wanted:
             return
         last = max(held.pushed, default=-1) if held is not None and held.opened == wanted.opened else None
         if last is None:
-            async for theirs in self._news(worker.versions):
-                check_versions(theirs, self._versions)
-            async for _ in self._news(worker.open, self._inner, wanted.checkpoint, self._opener):
+            async for _ in self._news(worker.open, self._inner, wanted.checkpoint, self._opener, wait_s=wait_s):
                 pass
         for number, reference in wanted.pushed.items():
             if last is None or number > last:
-                async for _ in self._news(worker.update_weights, reference):
+                async for _ in self._news(worker.update_weights, reference, wait_s=wait_s):
                     pass
         async with self._changed:
             self._holds[place] = wanted
             self._changed.notify_all()
 
-    async def _news(self, method: Any, *arguments: Any) -> AsyncIterator[Any]:
-        """What a worker tells, until it is done. Raises `_Lost`, or what was raised there."""
+    async def _news(self, method: Any, *arguments: Any, wait_s: float | None) -> AsyncIterator[Any]:
+        """What a worker tells, until it is done. Raises `_Lost` after `wait_s` of silence, or what was raised there."""
         from ray.exceptions import RayError, RayTaskError
 
         stream = aiter(method.options(num_returns="streaming").remote(*arguments))
         while True:
             try:
-                async with asyncio.timeout(self._settings.wait_s):
+                async with asyncio.timeout(wait_s):
                     told = await (await anext(stream))
             except StopAsyncIteration:
                 return
             except TimeoutError:
-                raise _Lost(f"told nothing for {self._settings.wait_s:g} s (engine.wait_s)") from None
+                raise _Lost(f"told nothing for {wait_s:g} s (engine.wait_s)") from None
             except RayTaskError as error:
                 raise (error.cause if isinstance(error.cause, Exception) else error) from error
             except RayError as error:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import platform
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.base import Engine, EngineError
+from engines.replicated.shared import check_checkpoint_here
 from engines.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -35,13 +37,14 @@ class Worker:
             os.chdir(directory)
         self._engine: Engine | None = None
 
-    def versions(self) -> Iterator[Mapping[str, str]]:
-        """What this machine runs. Asked first: a worker does not wait for anybody to read what it tells."""
-        yield versions()
+    def versions(self) -> Iterator[tuple[str, Mapping[str, str]]]:
+        """This machine's name and what it runs. Asked first: a worker waits for nobody to read what it tells."""
+        yield socket.gethostname(), versions()
 
     def open(self, settings: EngineSettings, checkpoint: str, opener: Open) -> Iterator[None]:
-        """Opens `checkpoint` in place of what is open."""
+        """Opens `checkpoint` in place of what is open. Raises `EngineError` where this machine does not see it."""
         self.close()
+        check_checkpoint_here(checkpoint, socket.gethostname())
         self._engine = opener(settings, checkpoint)
         yield None
 

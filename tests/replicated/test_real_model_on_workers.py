@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +52,21 @@ def test_parity_and_pushed_weights(
             here.update_weights([("nonsense", torch.ones(2))])  # type: ignore[attr-defined]
         unreadable = Request("x", requests_[0].messages, str(tmp_path / "none.png"))
         assert "not a readable image" in str(next(iter(there.generate([unreadable]))).error)
+
+        # A path that leads to an image in this process alone, as one in a folder that machines do not share.
+        image = str(next(request.image for request in requests_ if request.image))
+        own = "/proc/self/fd/900"
+        opened = os.open(image, os.O_RDONLY)
+        os.dup2(opened, 900)
+        try:
+            expected = rf"^{own}: the driver reads this image, and a worker, on machine {socket.gethostname()}, cannot"
+            with pytest.raises(EngineError, match=expected):
+                list(there.generate([replace(request, image=request.image and own) for request in requests_]))
+            with pytest.raises(EngineError, match=expected):
+                list(there.score([replace(request, image=request.image and own) for request in score_requests]))
+        finally:
+            os.close(900)
+            os.close(opened)
     finally:
         there.close()
         here.close()

@@ -19,10 +19,10 @@ from engines.base import Decoding, EngineError, Request, ScoreRequest
 from engines.replicated import cluster
 from engines.replicated.engine import ReplicatedEngine
 from engines.replicated.pool import check_versions
-from engines.replicated.worker import packed, unpacked, versions
+from engines.replicated.worker import Worker, packed, unpacked, versions
 from engines.settings import TransformersSettings, VllmSettings
 from tests.replicated.conftest import PROCESSORS, diary
-from tests.replicated.scripted_engine import ScriptedEngine
+from tests.replicated.scripted_engine import ScriptedEngine, open_scripted
 
 Opened = Callable[..., ReplicatedEngine]
 Script = Callable[..., Path]
@@ -165,6 +165,12 @@ def test_weights_of_every_type_travel_whole() -> None:
     assert all(back[name].dtype == value.dtype and torch.equal(back[name], value) for name, value in tensors.items())
 
 
+def test_a_checkpoint_that_a_worker_does_not_see(tmp_path: Path) -> None:
+    unseen = Worker(str(tmp_path)).open(TransformersSettings(), str(tmp_path / "model"), open_scripted)
+    with pytest.raises(EngineError, match=rf"model: a worker, on machine {socket.gethostname()}, does not see this"):
+        next(unseen)
+
+
 def test_errors_of_the_engine_come_through(opened: Opened, script: Script) -> None:
     with pytest.raises(EngineError, match=r"^no such thing$"):
         opened(script(refuses="no such thing"))
@@ -224,11 +230,37 @@ def test_a_worker_with_other_versions_is_refused(
 def test_more_workers_than_a_cluster_has_room_for(opened: Opened, script: Script) -> None:
     with pytest.raises(EngineError, match=f"9 workers take as many .* has {PROCESSORS}; give engine.replicas=8"):
         opened(script(), replicas=PROCESSORS + 1)
-    there = SimpleNamespace(cluster_resources=lambda: {"GPU": 5.0, "CPU": 64.0})
+    gone = {"Alive": False, "Resources": {"GPU": 8.0, "CPU": 64.0}}
+    there = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"GPU": 5.0, "CPU": 64.0}}, gone])
     with pytest.raises(EngineError, match=r"4 workers take 8 GPUs, there are 5; give engine.replicas=2"):
         cluster.options_of_worker(there, VllmSettings(replicas=4, tensor_parallel_size=2))
     assert cluster.options_of_worker(there, VllmSettings(replicas=2, tensor_parallel_size=2))["num_gpus"] == 2
     assert cluster.options_of_worker(there, TransformersSettings(replicas=5))["num_gpus"] == 1
+    apart = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"GPU": 3.0, "CPU": 16.0}}] * 2)
+    with pytest.raises(EngineError, match=r"takes 4 GPUs of one machine, the largest has 3; give .*_size=3$"):
+        cluster.options_of_worker(apart, VllmSettings(tensor_parallel_size=4))
+    with pytest.raises(EngineError, match=r"take 2 GPUs of one machine each, and there is room for 2; .*replicas=2$"):
+        cluster.options_of_worker(apart, VllmSettings(replicas=3, tensor_parallel_size=2))
+
+
+def test_a_cluster_that_others_hold(opened: Opened, script: Script, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is asked of a worker that gets no place: the others do its work, and without any the wait has an end."""
+    ray = cluster.import_ray()
+    others = ray.remote(SimpleNamespace).options(num_cpus=PROCESSORS - 1).remote()
+    try:
+        until(lambda: ray.available_resources().get("CPU") == 1)
+        folder, requests = script(), asked(40)
+        engine = opened(folder, room_s=15)
+        assert list(engine.generate(requests)) == alone(script(), requests)
+        assert len(diary(folder, "open")) == 1 and "the others go on without worker" in caplog.text
+        expected = (
+            r"Ray started no worker within 0\.5 s \(engine\.room_s\): each takes 1 processor core of one machine, "
+            rf"and free on the whole cluster are 0 of {PROCESSORS} processor cores; wait for"
+        )
+        with pytest.raises(EngineError, match=expected):
+            opened(script(), room_s=0.5)
+    finally:
+        ray.kill(others)
 
 
 def test_an_address_where_nothing_answers() -> None:
