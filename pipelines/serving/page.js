@@ -132,24 +132,34 @@ for (const [name, other] of [["now", "newest"], ["newest", "now"]]) {
   });
 }
 
+class Refused extends Error {} // the server's own line says why
+
+async function read(place) {
+  const answer = await fetch(place, { signal: AbortSignal.timeout(PATIENCE) });
+  const text = await answer.text();
+  if (!answer.ok) throw new Refused(text);
+  return text;
+}
+
 async function refresh() {
   try {
-    const answer = await fetch("/live.json", { signal: AbortSignal.timeout(PATIENCE) });
-    if (!answer.ok) throw new Error(answer.statusText);
-    showLive(await answer.json());
+    showLive(JSON.parse(await read("/live.json")));
     if (!at("newest").hidden) {
-      const text = await (await fetch("/newest.json", { signal: AbortSignal.timeout(PATIENCE) })).text();
+      const text = await read("/newest.json");
       showNewest(JSON.parse(text), text);
     }
-  } catch {
-    at("state").textContent = "This page's own server does not answer; start `trivium serve` again.";
+  } catch (error) {
+    at("state").textContent =
+      error instanceof Refused
+        ? error.message
+        : "This page's own server does not answer; start `trivium serve` again.";
   }
   setTimeout(refresh, PERIOD);
 }
 
 at("tab-newest").addEventListener("click", async () => {
   try {
-    const text = await (await fetch("/newest.json", { signal: AbortSignal.timeout(PATIENCE) })).text();
+    const text = await read("/newest.json");
     showNewest(JSON.parse(text), text);
   } catch {
     return; // the next refresh says so

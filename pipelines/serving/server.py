@@ -87,10 +87,18 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.server.knows(self.headers.get("Host")):
             self._answer(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", "this server goes by another name\n")
             return
+        place = self.path.partition("?")[0]
         try:
-            self._route(self.path.partition("?")[0])
+            self._route(place)
         except FileNotFoundError:  # The run has removed what was about to be read: a stage begins anew.
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", "the run has changed meanwhile; ask again\n")
+        except (ConnectionError, TimeoutError):  # The reader has gone, or takes nothing any more.
+            self.close_connection = True
+        except Exception as error:  # What the run's folder holds is not ours to trust; the other places still answer.
+            line = (
+                f"{place}: the run's files cannot be shown ({type(error).__name__}: {' '.join(str(error).split())})\n"
+            )
+            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", line)
 
     do_HEAD = do_GET
 

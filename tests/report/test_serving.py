@@ -165,6 +165,27 @@ def written(tmp_path: Path, run_directory: Path) -> Path:
     return root
 
 
+def test_files_that_cannot_be_shown_are_one_line(written: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shard = next((written / "generate").rglob("0*.jsonl"))
+    shard.write_text('{"raw": \n', encoding="utf-8")
+    with RunServer(written) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            for name, status in (("/newest.json", 500), ("/live.json", 200)):
+                connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=30)
+                connection.request("GET", name)
+                answer = connection.getresponse()
+                assert answer.status == status
+                text = answer.read().decode()
+                assert status == 200 or text.startswith(f"{name}: the run's files cannot be shown (JSONDecodeError: ")
+                assert text.count("\n") == (status == 500)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert capfd.readouterr().err == ""
+
+
 def test_newest_rows_come_first_and_triads_are_whole(written: Path) -> None:
     found = {group["stage"]: group for group in newest(written)}
     assert {name: group["what"] for name, group in found.items()} == {
