@@ -282,7 +282,7 @@ class Estimate:
                 self._data(settings.data), _tokens_of(settings.system), _tokens_of(settings.suffix), settings.decoding
             )  # fmt: skip
         name, file = settings.suite_file()
-        data = look(f"suite {name}", file.data)
+        data = look(f"suite {name}", file.located(file.data))
         if file.problems is not None:
             data = replace(data, rows=file.problems)
         self._noted(data)

@@ -160,6 +160,24 @@ def test_suite_brings_its_problems_and_lengths(tmp_path: Path) -> None:
     assert work.generated == 1319 * 0.5 * 1024  # half of what the suite allows
 
 
+def test_rows_beside_the_suites_file_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    row = json.dumps({"question": "Is it?", "answer": "yes"}) + "\n"
+    (tmp_path / "shared/rows.jsonl").write_text(7 * row)
+    suite = {"version": 1, "summary": "rows", "data": {"task": "table", "source": "rows.jsonl"}}
+    (tmp_path / "shared/mine.yaml").write_text(yaml.safe_dump(suite))
+    recipe = {
+        "name": "suite",
+        "model": {"path": "HuggingFaceTB/SmolLM2-135M-Instruct"},
+        "stages": [{"kind": "evaluate", "suite": "../shared/mine.yaml"}],
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (work,) = works(tmp_path / "recipe.yaml").values()
+    assert work.generated == 7 * 0.5 * 64  # half of what the suite allows
+
+
 def test_processes_that_are_launched_are_those_that_train() -> None:
     two = works(QUICKSTART, "launch.processes=2", on="8xa100")["tune"]
     assert {phase.gpus for phase in two.phases} == {2}
