@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
-import subprocess
 import threading
 import time
 from collections import deque
@@ -21,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import Interrupted
 from pipelines.files import PARTIAL, remove
+from pipelines.machine import gpus_in_use, memory_in_use
+from pipelines.process import born
 
 if TYPE_CHECKING:
     from engines.base import Engine, Generation, Request, Score, ScoreRequest
@@ -73,7 +73,7 @@ class Heartbeat:
             "command": command,
             "folder": str(Path.cwd()),
             "process": os.getpid(),
-            "born": _born(os.getpid()),
+            "born": born(os.getpid()),
             "host": socket.gethostname(),
             "stages": list(stages),
         }
@@ -147,7 +147,7 @@ class Heartbeat:
         number = 0
         while True:
             if number % _BEATS_PER_LOOK == 0:
-                memory = _memory()
+                memory = {"memory": memory_in_use(), "gpus": gpus_in_use()}
                 with self._lock:
                     self._memory = memory
             self._beat()
@@ -203,58 +203,3 @@ class _CountedEngine:
 
     def close(self) -> None:
         self._engine.close()
-
-
-def _born(process: int) -> float:
-    """When a process began: with its number, which the system gives again to others, this is its identity."""
-    import psutil
-
-    return float(psutil.Process(process).create_time())
-
-
-def is_alive(process: int, born: float) -> bool:
-    """Whether that process of this machine is at work."""
-    import psutil
-
-    try:
-        found = psutil.Process(process)
-        return bool(abs(found.create_time() - born) < 1 and found.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
-
-
-def _memory() -> dict[str, Any]:
-    """MiB of this process and its children, of the machine, and of each GPU where `nvidia-smi` is there."""
-    import psutil
-
-    own, used = psutil.Process(), 0
-    for each in [own, *own.children(recursive=True)]:
-        try:
-            used += each.memory_info().rss
-        except psutil.Error:
-            continue  # It has ended since.
-    machine = psutil.virtual_memory()
-    return {
-        "memory": {
-            "run": used >> 20,
-            "machine": (machine.total - machine.available) >> 20,
-            "machine_total": machine.total >> 20,
-        },
-        "gpus": _gpus(),
-    }
-
-
-def _gpus() -> list[dict[str, int]]:
-    """Number, MiB in use, MiB there and percent busy of each GPU that this process may use; none where not known."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", "--query-gpu=index,memory.used,memory.total,utilization.gpu"]
-    command.append("--format=csv,noheader,nounits")
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        command.append(f"--id={visible}")
-    try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
-        rows = [[int(value) for value in line.split(",")] for line in told.splitlines() if line.strip()]
-    except (OSError, subprocess.SubprocessError, ValueError):  # No driver; a part of a card, which says `[N/A]`.
-        return []
-    return [dict(zip(("gpu", "used", "total", "busy"), row, strict=True)) for row in rows]

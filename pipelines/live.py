@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.heartbeat import LIVE_FILE, TRAINING, WINDOW, is_alive
+from pipelines.heartbeat import LIVE_FILE, TRAINING, WINDOW
 from pipelines.manifest import MANIFEST_FILE
 from pipelines.metrics import METRICS_FILE
+from pipelines.process import is_alive
 
 SILENCE = 60.0
 """Seconds without a beat after which a run no longer counts as one at work."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -88,6 +90,41 @@ class PeakMemory:
                 return int(line.split()[1]) >> 10
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most >> 20 if sys.platform == "darwin" else most >> 10
+
+
+def memory_in_use() -> dict[str, int]:
+    """MiB: of this process and its children, in use on the machine, and what it has."""
+    import psutil
+
+    own, used = psutil.Process(), 0
+    for each in [own, *own.children(recursive=True)]:
+        try:
+            used += each.memory_info().rss
+        except psutil.Error:
+            continue  # It has ended since.
+    machine = psutil.virtual_memory()
+    return {
+        "run": used >> 20,
+        "machine": (machine.total - machine.available) >> 20,
+        "machine_total": machine.total >> 20,
+    }
+
+
+def gpus_in_use() -> list[dict[str, int]]:
+    """Number, MiB in use, MiB there and percent busy of each GPU that this process may use; none where not known."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible == "" or shutil.which("nvidia-smi") is None:  # An empty list hides all of them.
+        return []
+    command = ["nvidia-smi", "--query-gpu=index,memory.used,memory.total,utilization.gpu"]
+    command.append("--format=csv,noheader,nounits")
+    if visible is not None:
+        command.append(f"--id={visible}")
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+        rows = [[int(value) for value in line.split(",")] for line in told.splitlines() if line.strip()]
+    except (OSError, subprocess.SubprocessError, ValueError):  # No driver; a part of a card, which says `[N/A]`.
+        return []
+    return [dict(zip(("gpu", "used", "total", "busy"), row, strict=True)) for row in rows]
 
 
 def _git(directory: Path, *arguments: str) -> str:

@@ -19,10 +19,11 @@ import pytest
 import yaml
 
 from engines.base import Generation, Request, Score, ScoreRequest
-from pipelines import heartbeat
+from pipelines import heartbeat, process
 from pipelines.heartbeat import LIVE_FILE, WINDOW, Heartbeat, Rate
 from pipelines.live import SILENCE, read_live
 from pipelines.live_text import live_lines
+from pipelines.machine import gpus_in_use
 from pipelines.metrics import METRICS_FILE
 
 CHILD = Path(__file__).with_name("child.py")
@@ -133,7 +134,7 @@ def write_live(directory: Path, **changes: Any) -> float:
         "command": "trivium run mine.yaml",
         "folder": "/home/me",
         "process": os.getpid(),
-        "born": heartbeat._born(os.getpid()),
+        "born": process.born(os.getpid()),
         "host": socket.gethostname(),
         "stages": ["tune", "evaluate"],
         "due": ["tune", "evaluate"],
@@ -195,7 +196,7 @@ def test_who_is_at_work(tmp_path: Path) -> None:
     now = write_live(tmp_path / "a")
     assert read_live(tmp_path / "a", now + 1).state == "running"
     assert read_live(tmp_path / "a", now + SILENCE + 1).state == "silent", "it hangs, or this is a copy"
-    write_live(tmp_path / "a", born=heartbeat._born(os.getpid()) - 100)
+    write_live(tmp_path / "a", born=process.born(os.getpid()) - 100)
     assert read_live(tmp_path / "a", now).state == "stopped", "another process has the number now"
     write_live(tmp_path / "a", host="elsewhere", process=2**22 + 1)
     assert read_live(tmp_path / "a", now).state == "running", "of another machine only the beats tell"
@@ -209,14 +210,30 @@ def test_who_is_at_work(tmp_path: Path) -> None:
     assert live_lines(read_live(tmp_path / "a")) == []
 
 
+def test_gpus_are_those_that_the_run_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        "#!/bin/sh\nfor word; do case $word in --id=*) ids=${word#--id=};; esac; done\n"
+        'for id in $(echo ${ids-0,1} | tr , " "); do echo "$id, 100, 81559, 7"; done\n'
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus_in_use() == [{"gpu": n, "used": 100, "total": 81559, "busy": 7} for n in (0, 1)]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert [each["gpu"] for each in gpus_in_use()] == [1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus_in_use() == []
+
+
 def test_a_dead_child_that_nobody_has_fetched_is_dead() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    born = heartbeat._born(child.pid)
-    assert heartbeat.is_alive(child.pid, born)
+    born = process.born(child.pid)
+    assert process.is_alive(child.pid, born)
     child.kill()
-    wait_for(lambda: not heartbeat.is_alive(child.pid, born))
+    wait_for(lambda: not process.is_alive(child.pid, born))
     child.wait()
-    assert not heartbeat.is_alive(child.pid, born)
+    assert not process.is_alive(child.pid, born)
 
 
 def test_a_run_is_watched_killed_and_gone_on_with(children: Any, tmp_path: Path) -> None:
