@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import socket
-import sysconfig
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import EngineError
+from engines.child import import_path, threads
 from engines.settings import ReplicableSettings, VllmSettings
 
 _ENVIRONMENT = {
@@ -172,13 +172,9 @@ def options_of_worker(ray: Any, settings: ReplicableSettings) -> dict[str, Any]:
     if processors < settings.replicas:
         wanted = f"engine.replicas: {settings.replicas} workers take as many processor cores"
         raise EngineError(f"{wanted}, the cluster has {processors}; give engine.replicas={processors}")
-    cores = len(os.sched_getaffinity(0)) if settings.address is None else processors
-    environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // settings.replicas)))}
-    root = Path(__file__).resolve().parents[2]
-    if root != Path(sysconfig.get_path("purelib")):
-        # A checkout, which is installed as a link or not at all: its code is the one that runs.
-        before = os.environ.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{root}{os.pathsep}{before}" if before else str(root)
+    environment = threads(settings.replicas, None if settings.address is None else processors)
+    if path := import_path():
+        environment["PYTHONPATH"] = path
     return {"num_cpus": 1, "num_gpus": each if gpus else 0, "runtime_env": {"env_vars": environment}}
 
 

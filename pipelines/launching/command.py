@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 
+from engines.child import import_path, threads
 from pipelines.launching.config_file import by_accelerate
 from pipelines.launching.settings import LaunchSettings, Strategy
 from selfrefine import zero
@@ -43,7 +44,7 @@ def environment(settings: LaunchSettings) -> dict[str, str]:
     """The driver's own environment, and what the processes need beside."""
     return {
         **os.environ,
-        **threads(settings.processes, os.environ),
+        **threads(settings.processes),  # torchrun would give each process one
         **imports(),
         **of_training(settings),
         WORLD: str(settings.world),
@@ -65,22 +66,6 @@ def _of_strategy(strategy: Strategy, config: str | None) -> Mapping[str, str]:
     return {zero.USE: "true"} | ({} if config is None else {zero.FILE: str(Path(config).resolve())})
 
 
-def threads(processes: int, given: Mapping[str, str], by_slurm: bool = False) -> dict[str, str]:
-    """Shares the cores out, where nobody has: torchrun would give each process one.
-
-    `by_slurm`: this process is one of them already, and has the cores that Slurm gave it, if it says how many.
-    """
-    if "OMP_NUM_THREADS" in given:
-        return {}
-    cores, own = len(os.sched_getaffinity(0)), given.get("SLURM_CPUS_PER_TASK")
-    mine = min(int(own), cores) if by_slurm and own else cores // processes
-    return {"OMP_NUM_THREADS": str(max(1, mine))}
-
-
 def imports() -> dict[str, str]:
     """Lets `python -m` find the code that the driver runs, and not a folder `eval` or `tasks` of the user's."""
-    home = str(Path(__file__).resolve().parents[2])
-    path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
-    if Path(home).name != "site-packages":
-        path.insert(0, home)
-    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(path)}
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": import_path()}

@@ -19,10 +19,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from engines.child import threads
 from pipelines.context import StageContext
 from pipelines.errors import Interrupted, RunError
 from pipelines.launching.checks import has_gpu_of_its_own, too_few_gpus
-from pipelines.launching.command import DRIVEN, WORKER, imports, of_training, threads
+from pipelines.launching.command import DRIVEN, WORKER, imports, of_training
 from pipelines.launching.driver import start, watch
 from pipelines.launching.exchange import Exchange
 from pipelines.launching.ranks import Ranks
@@ -186,13 +187,19 @@ def _exchange(work: Mapping[str, Any]) -> Exchange:
     return Exchange(Path(work["root"]) / work["name"] / SAVES)
 
 
+def _threads(ranks: Ranks) -> dict[str, str]:
+    """Where Slurm says how many cores this process has, those; else its share of the cores."""
+    own = os.environ.get("SLURM_CPUS_PER_TASK") if ranks.launcher == "Slurm" else None
+    return threads(1, min(int(own), len(os.sched_getaffinity(0)))) if own else threads(ranks.local_world)
+
+
 def _worker(ranks: Ranks, work: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
     """The command of one process of a training, and its environment."""
     # Libraries take the device of that number.
     local_rank = 0 if has_gpu_of_its_own(ranks) else ranks.local_rank
     environment = {
         **os.environ,
-        **threads(ranks.local_world, os.environ, by_slurm=ranks.launcher == "Slurm"),
+        **_threads(ranks),
         **imports(),
         **work["environment"],
         **dict(zip(_NAMES, map(str, (ranks.rank, ranks.world, local_rank, ranks.local_world)), strict=True)),
