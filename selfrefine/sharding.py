@@ -12,7 +12,7 @@ from typing import Any
 
 from engines.base import EngineError
 
-OPTIMISER_FILE, SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
+_OPTIMISER_FILE, _SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
 """Trainer's own names."""
 
 FSDP: Mapping[str, str] = {
@@ -75,25 +75,33 @@ class Sharded:
         if not self._is_sharded:
             super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
             return
-        import torch
-
-        first = self.args.should_save  # type: ignore[attr-defined]
-        state = gathered(self.optimizer.state_dict(), keep=first)  # type: ignore[attr-defined]
-        if first:
-            torch.save(state, Path(output_dir) / OPTIMISER_FILE)
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)  # type: ignore[attr-defined]
+        keep = self.args.should_save  # type: ignore[attr-defined]
+        write_states(self, output_dir, gathered(self.optimizer.state_dict(), keep))  # type: ignore[attr-defined]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or not self._is_sharded:
             super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
             return
-        import torch
-
-        # Mapped, not read: each process takes its own part out of it.
-        state = torch.load(Path(checkpoint) / OPTIMISER_FILE, map_location="cpu", mmap=True, weights_only=True)
+        state = read_states(self, checkpoint)
         self.optimizer.load_state_dict(shared_out(state, self.optimizer))  # type: ignore[attr-defined]
-        scheduler = torch.load(Path(checkpoint) / SCHEDULER_FILE, weights_only=True)
-        self.lr_scheduler.load_state_dict(scheduler)  # type: ignore[attr-defined]
+
+
+def write_states(trainer: Any, folder: str, whole: Mapping[str, Any]) -> None:
+    """The first process writes the `whole` state of the optimiser, and that of the scheduler."""
+    import torch
+
+    if trainer.args.should_save:
+        torch.save(whole, Path(folder) / _OPTIMISER_FILE)
+        torch.save(trainer.lr_scheduler.state_dict(), Path(folder) / _SCHEDULER_FILE)
+
+
+def read_states(trainer: Any, folder: str) -> Any:
+    """Sets the scheduler to what was saved; returns the state of the optimiser, whole."""
+    import torch
+
+    trainer.lr_scheduler.load_state_dict(torch.load(Path(folder) / _SCHEDULER_FILE, weights_only=True))
+    # Mapped, not read: each process takes its own part out of it.
+    return torch.load(Path(folder) / _OPTIMISER_FILE, map_location="cpu", mmap=True, weights_only=True)
 
 
 def held(model: Any) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from selfrefine.sharding import OPTIMISER_FILE, SCHEDULER_FILE
+from selfrefine.sharding import read_states, write_states
 
 USE, FILE = "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_DEEPSPEED_CONFIG_FILE"
 """The environment by which accelerate is told to use DeepSpeed, and with what: a file, or JSON in base 64."""
@@ -63,28 +63,20 @@ class Zero:
         if not self.is_deepspeed_enabled:  # type: ignore[attr-defined]
             super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
             return
-        import torch
-
-        first = self.args.should_save  # type: ignore[attr-defined]
-        state = gathered(self.optimizer.optimizer, keep=first)  # type: ignore[attr-defined]
-        if first:
-            torch.save(state, Path(output_dir) / OPTIMISER_FILE)
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)  # type: ignore[attr-defined]
+        keep = self.args.should_save  # type: ignore[attr-defined]
+        write_states(self, output_dir, gathered(self.optimizer.optimizer, keep))  # type: ignore[attr-defined]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or not self.is_deepspeed_enabled:  # type: ignore[attr-defined]
             super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
             return
-        import torch
-
-        state = torch.load(Path(checkpoint) / OPTIMISER_FILE, map_location="cpu", mmap=True, weights_only=True)
-        share_out(state, self.optimizer.optimizer)  # type: ignore[attr-defined]
-        scheduler = torch.load(Path(checkpoint) / SCHEDULER_FILE, weights_only=True)
-        self.lr_scheduler.load_state_dict(scheduler)  # type: ignore[attr-defined]
+        share_out(read_states(self, checkpoint), self.optimizer.optimizer)  # type: ignore[attr-defined]
 
 
 def gathered(zero: Any, keep: bool) -> dict[str, Any]:
     """The state of DeepSpeed's optimiser as one process would have it. All call it; those that do not `keep` get {}."""
+    import torch
+
     found: dict[int, dict[str, Any]] = {}
     groups = []
     for group, flat, weights in _groups(zero):
@@ -93,7 +85,8 @@ def gathered(zero: Any, keep: bool) -> dict[str, Any]:
         for number, weight in weights.items():
             for name, value in zero.optimizer.state[flat].items():
                 # Each weight has a count of steps of its own: one that all shared would be raised by all.
-                whole = _whole(value, weight) if value.shape == flat.shape else value.clone()
+                parted = getattr(value, "shape", None) == flat.shape
+                whole = _whole(value, weight) if parted else torch.tensor(float(value))
                 if keep:
                     found.setdefault(number, {})[name] = whole.cpu()
     return {"state": found, "param_groups": groups} if keep else {}
@@ -103,7 +96,8 @@ def _whole(part: Any, weight: Any) -> Any:
     """What all processes together have for one weight, of which each has a part in its row for all weights."""
     import torch
 
-    row = torch.zeros(weight.numel(), dtype=part.dtype, device=part.device)
+    # Where the weight is: an offloaded part is in main memory, and GPUs gather from their own.
+    row = torch.zeros(weight.numel(), dtype=part.dtype, device=weight.device)
     for mine, its in _places(weight):
         row[its] = part[mine]
     torch.distributed.all_reduce(row)
@@ -114,13 +108,15 @@ def share_out(state: Mapping[str, Any], zero: Any) -> None:
     """Gives DeepSpeed's optimiser this process's part of what `gathered` returned."""
     import torch
 
+    # DeepSpeed's Adam on CPUs, which accelerate takes where the optimiser is offloaded, wants plain numbers.
+    counts_by_itself = hasattr(zero.optimizer, "ds_opt_adam")
     for (group, flat, weights), saved in zip(_groups(zero), state["param_groups"], strict=True):
         group.update({key: value for key, value in saved.items() if key != "params"})
         mine = zero.optimizer.state[flat]
         for number, weight in weights.items():
             for name, value in state["state"].get(number, {}).items():
                 if value.ndim == 0:  # how many steps there were
-                    mine[name] = value.clone()
+                    mine[name] = int(value) if counts_by_itself else value.clone()
                     continue
                 part = mine.setdefault(name, torch.zeros_like(flat))
                 for here, its in _places(weight):

@@ -19,7 +19,7 @@ from pipelines.launching.settings import LaunchSettings
 from pipelines.metrics import Metrics
 from pipelines.progress import Progress
 from pipelines.training import CHECKPOINT, NUMBERS_FILE, SAVES
-from selfrefine.training import last_save
+from selfrefine.training import last_save, step_of
 
 _EVERY = 0.1
 """Seconds between two looks at what the processes did."""
@@ -124,7 +124,7 @@ def why(exchange: Exchange, what: str, code: int, world: int) -> str:
 
 def _to_go_on(saves: Path) -> str:
     save = last_save(saves)
-    return f"; the same command goes on from step {save.name.rpartition('-')[2]}" if save else ""
+    return f"; the same command goes on from step {step_of(save)}" if save else ""
 
 
 class Followed:

@@ -13,7 +13,7 @@ from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.model import LatentReasoner
 from selfrefine.latent.settings import RolloutSettings
 from selfrefine.tracking import Tracking
-from selfrefine.training import last_save, of_machine, on_one_device, run
+from selfrefine.training import last_save, of_machine, on_one_device, run, step_of
 
 _LOGGED = frozenset({"loss", "accuracy", "learning_rate", "segment", "rollouts", "boards_seen"})
 
@@ -76,14 +76,13 @@ def train_reasoner(
         remove_unused_columns=False,
         ignore_data_skip=True,  # The boards begin at the step of the save by themselves.
     )
-    first = int(resume.name.rpartition("-")[2]) if resume else 0
     trainer = RolloutTrainer(
         model=model,
         args=on_one_device(arguments),
         boards=boards,
         validation=validation,
         settings=settings,
-        first=first,
+        first=step_of(resume),
     )
     if resume:
         trainer.resume_average(resume)
