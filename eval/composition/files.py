@@ -24,6 +24,7 @@ class Label:
     kind: str
     combo: str
     blocked_by: tuple[str, ...]
+    question: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,9 @@ def read(path: Path) -> Labels:
         lines = (path.parent / TEST).read_text(encoding="utf-8").split("\n")
         rows = [json.loads(line) for line in lines if line]
         labels = {
-            row["id"]: Label(row["kind"], row["combo"], tuple(filter(None, row["blocked_by"].split(", "))))
+            row["id"]: Label(
+                row["kind"], row["combo"], tuple(filter(None, row["blocked_by"].split(", "))), row["question"]
+            )
             for row in rows
         }
         return Labels(tuple(about["graph"]), about["tied"], about["covering"], labels)

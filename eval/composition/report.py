@@ -67,6 +67,12 @@ def composition_report(trials: Sequence[Trial], split_json: Path, *, draws: int 
         raise TrialError(f"{split_json}: a report is of one checkpoint's trials, not of {names or 'none'}")
     if strange := [trial.problem_id for trial in trials if trial.problem_id not in labels.problems]:
         raise TrialError(f"{split_json}: the split has no test problem `{strange[0]}`, of which there is a trial")
+    for trial in trials:
+        if trial.prompt and labels.problems[trial.problem_id].question not in trial.prompt[-1]["content"]:
+            raise TrialError(
+                f"{split_json}: problem `{trial.problem_id}` was asked with another question than the split has; these "
+                "answers are to another suite's problems"
+            )
     # Problems of one combination stand or fall together, so combinations are drawn.
     drawn = [trial.model_copy(update={"cluster": labels.problems[trial.problem_id].combo}) for trial in trials]
     classes: dict[str, list[Trial]] = {kind: [] for kind in CLASSES}

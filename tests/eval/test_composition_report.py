@@ -151,3 +151,14 @@ def test_trials_that_are_not_the_splits_are_refused(made: Split, split_json: Pat
         composition_report([], split_json)
     with pytest.raises(TaskError, match=r"no split\.json of a composable split"):
         composition_report(right, split_json.parent / "train.jsonl")
+
+
+def test_answers_to_another_suite_with_the_same_ids_are_refused(
+    made: Split, split_json: Path, make_trial: Make
+) -> None:
+    first = made.test[0].problem
+    asked = {"role": "user", "content": f"{first.question}\n\nEnd with the answer."}
+    other = {"role": "user", "content": "2 + 2 ="}
+    composition_report([make_trial(first.id, "wrong").model_copy(update={"prompt": (asked,)})], split_json, draws=100)
+    with pytest.raises(TrialError, match=f"`{first.id}` was asked with another question than the split has"):
+        composition_report([make_trial(first.id, "wrong").model_copy(update={"prompt": (other,)})], split_json)
