@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from engines.base import Decoding, Engine, Request
+from engines.replicated import cluster
 from engines.replicated.engine import ReplicatedEngine
 from engines.settings import EngineSettings, TransformersSettings
 from pipelines.machine import PeakMemory
@@ -68,4 +69,7 @@ def coordination() -> Iterator[tuple[int, float, int]]:
 
 
 def _opened(settings: TransformersSettings, delay: float) -> ReplicatedEngine:
+    ray = cluster.import_ray()
+    if not ray.is_initialized():
+        cluster.start(ray, max(WORKERS))  # more than there are cores: these workers only wait
     return ReplicatedEngine(settings, str(delay), open_delayed)

@@ -14,6 +14,7 @@ from typing import Any
 from pipelines.errors import RunError
 from pipelines.lock import LOCK_FILE
 from pipelines.place import Place
+from pipelines.process import born, is_alive
 
 SILENCE = 3
 """Intervals without a new sign after which a driver counts as dead."""
@@ -26,7 +27,10 @@ class Claim:
 
     def __init__(self, place: Place, interval: float) -> None:
         self._place, self._interval = place, interval
-        self._mine = {"process": os.getpid(), "host": socket.gethostname(), "nonce": os.urandom(8).hex()}
+        self._mine = {
+            "process": os.getpid(), "born": born(os.getpid()), "host": socket.gethostname(),
+            "nonce": os.urandom(8).hex(),
+        }  # fmt: skip
         self.lost = False
 
     @contextmanager
@@ -70,7 +74,7 @@ class Claim:
         if not first:
             return False
         url, who = self._place.url, f"process {first['process']} on {first['host']}"
-        if first["host"] != socket.gethostname() or _alive(int(first["process"])):
+        if first["host"] != socket.gethostname() or is_alive(int(first["process"]), float(first["born"])):
             say(f"{url}: {who} was at work; waiting {SILENCE * self._interval:.0f} s for a sign of life")
             deadline = time.monotonic() + SILENCE * self._interval
             while time.monotonic() < deadline:
@@ -93,13 +97,3 @@ class Claim:
     def _signed(self) -> dict[str, Any]:
         content = self._place.read(LOCK_FILE)
         return {} if content is None else dict(json.loads(content))
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

@@ -78,6 +78,10 @@ def connected(settings: ReplicableSettings) -> Iterator[Cluster]:
     if mine and settings.address is not None:
         join(ray, settings.address)
     elif mine:
+        cores = os.cpu_count() or 1
+        if settings.replicas > cores:
+            wanted = f"engine.replicas: {settings.replicas} workers take a core each"
+            raise EngineError(f"{wanted}, this machine has {cores}; give engine.replicas={cores}, or an engine.address")
         session = start(ray, settings.replicas)
     try:
         yield Cluster(ray, options_of_worker(ray, settings), f"{session or '/tmp/ray/session_latest'}/logs")

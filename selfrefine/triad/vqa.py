@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from engines.base import Decoding, Engine, Generation, Message, Request, ScoreRequest
+from engines.rendering import UNREADABLE
 from rewards.normalise import normalise
 from selfrefine.triad.similarity import Similarity
 from selfrefine.triad.templates import Prompts, parse_pair, parse_question, render_pair, render_question
@@ -111,9 +112,7 @@ class ImageQuestionAnswer:
 
 def _candidate(generation: Generation) -> Candidate:
     if generation.error is not None:
-        return Candidate(
-            "", "", reason="unreadable_image" if "not a readable image" in generation.error else "engine_error"
-        )
+        return Candidate("", "", reason="unreadable_image" if UNREADABLE in generation.error else "engine_error")
     parsed = parse_pair(generation.text, truncated=generation.finish == "length")
     if isinstance(parsed, str):
         return Candidate("", "", generation.text, parsed)

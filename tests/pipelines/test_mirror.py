@@ -186,7 +186,7 @@ def test_places_that_cannot_keep_a_run(url: str, said: str, tmp_path: Path, monk
 
 def test_signs_of_life(memory: Any, tmp_path: Path) -> None:
     """A driver on another machine that is silent for long is dead; one that signs anew is not."""
-    old = {"process": 1, "host": "another", "nonce": "a", "time": 0}
+    old = {"process": 1, "born": 0, "host": "another", "nonce": "a", "time": 0}
     said: list[str] = []
     memory.pipe_file("/runs/toy/lock", json.dumps(old).encode())
     mirror = Mirror("memory://runs/toy", tmp_path / "toy", interval=0.05)
@@ -332,7 +332,9 @@ def test_a_driver_that_lost_its_run_stops_and_puts_nothing_up(memory: Any, tmp_p
     stopped = threading.Event()
     mirror = Mirror("memory://runs/toy", tmp_path / "toy", interval=0.05)
     with mirror.held(said.append, stopped.set):
-        memory.pipe_file("/runs/toy/lock", json.dumps({"process": 1, "host": "b", "nonce": "b", "time": 0}).encode())
+        memory.pipe_file(
+            "/runs/toy/lock", json.dumps({"process": 1, "born": 0, "host": "b", "nonce": "b", "time": 0}).encode()
+        )
         assert stopped.wait(5)
         stage(tmp_path / "toy/sow", "[1]")
     assert "another driver has taken this run over" in said[0]

@@ -227,6 +227,15 @@ def test_a_worker_with_other_versions_is_refused(
         check_versions({name: value for name, value in versions().items() if name != "engines' code"}, versions())
 
 
+def test_more_workers_than_this_machine_has_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "import_ray", lambda: SimpleNamespace(is_initialized=lambda: False))
+    said = pytest.raises(
+        EngineError, match=rf"1000 workers .* this machine has {os.cpu_count()}; give engine.replicas="
+    )
+    with said, cluster.connected(TransformersSettings(replicas=1000)):
+        pass
+
+
 def test_more_workers_than_a_cluster_has_room_for(opened: Opened, script: Script) -> None:
     with pytest.raises(EngineError, match=f"9 workers take as many .* has {PROCESSORS}; give engine.replicas=8"):
         opened(script(), replicas=PROCESSORS + 1)
