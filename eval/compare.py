@@ -34,8 +34,9 @@ class Comparison:
     """`a` against `b`. `left_out`: problems that one side could not grade. `p_holm`: p adjusted for its family.
 
     `gained` and `lost` are the problems that flipped: right for `a` and wrong for `b`, and the other way. With several
-    trials or seeds of a problem, those that `a` gets right more often, and less often. `solved`: whether either side
-    gets anything right; where neither does, a difference of 0 shows nothing.
+    trials or seeds of a problem, those that `a` gets right more often, and less often. `shares`: what `a` and `b` get
+    right of these problems. `solved`: whether either side gets anything right; where neither does, a difference of 0
+    shows nothing.
     """
 
     a: str
@@ -44,6 +45,7 @@ class Comparison:
     left_out: int
     gained: tuple[str, ...]
     lost: tuple[str, ...]
+    shares: tuple[float | None, float | None] = (None, None)
     solved: bool = True
     p_holm: float | None = None
 
@@ -178,7 +180,8 @@ def _paired(
         tuple(problem for problem, flipped in zip(problems, side, strict=True) if flipped)
         for side in (change > 0, change < 0)
     )
-    return Comparison(a, b, difference, left_out, gained, lost, bool(a_scores.any() or b_scores.any()))
+    shares = _mean_or_none(a_scores.ravel()), _mean_or_none(b_scores.ravel())
+    return Comparison(a, b, difference, left_out, gained, lost, shares, bool(a_scores.any() or b_scores.any()))
 
 
 def _scores(tables: Sequence[Mapping[str, _Scored]], problems: Sequence[str]) -> Floats:

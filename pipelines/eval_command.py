@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from engines.settings import EngineSettings, what_matters
 from pipelines.checkpoints import engine_kind, root_of
 from pipelines.errors import RecipeError, RunError
-from pipelines.evaluation import Stored, stored
+from pipelines.evaluation import Stored, check_same_problems, stored
 from pipelines.mirror import fetch_run
 from pipelines.plan import legs, plan
 from pipelines.recipe import Recipe, validate
@@ -173,6 +173,7 @@ def _look(settings: StageSettings) -> Iterator[str]:
         gold = {problem.id: problem.answer for problem in problems}
         shown = ", ".join(f"{gold[problem]!r} of problem {problem} ({why})" for problem, why in refused[:3])
         raise TaskError(f"{name}: {len(refused)} gold answers are not accepted by {file.reward}: {shown}")
+    check_same_problems([problem.id for problem in problems], stage.others(name))
     for label, path in stage.checkpoints.items():
         _check_room(name, file, label, path, problems)
     asked = len(problems) * stage.samples * len(stage.checkpoints)

@@ -49,15 +49,16 @@ def comparison_table(results: Sequence[Stored]) -> Table:
     """The paired differences, in points; p adjusted for all that the table has, as in the report."""
     from eval.stats import holm
 
-    table = new_table("suite", "difference", "points", "95 %", "p (Holm)", "verdict", right=0)
+    table = new_table("suite", "difference", "%", "points", "95 %", "p (Holm)", "verdict", right=0)
     pairs = [(each.result["suite"]["name"], pair) for each in results for pair in each.result["comparisons"]]
     adjusted = holm([pair["difference"]["p"] for _, pair in pairs])
     for (suite, pair), p in zip(pairs, adjusted, strict=True):
         estimate = pair["difference"]["estimate"]
         value = "" if estimate["value"] is None else f"{100 * estimate['value']:+.1f}"
         names = f"{pair['a']} − {pair['b']}"
+        shares = " − ".join(map(_percent, pair.get("shares", ())))
         shown = "" if p is None else f"{p:.3g}"
-        table.add_row(suite, names, value, _interval(estimate, "+"), shown, pair["verdict"])
+        table.add_row(suite, names, shares, value, _interval(estimate, "+"), shown, pair["verdict"])
     return table
 
 

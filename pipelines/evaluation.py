@@ -62,6 +62,11 @@ class Stored:
         assert manifest is not None
         return manifest.fingerprint
 
+    def is_of(self, suite: str) -> bool:
+        """Whether this is what a user calls so: the suite's name, its file, or the stage."""
+        own = self.result["suite"]["name"]
+        return suite in (own, self.name) or (Path(suite).stem == own.partition("+")[0] and "/" in suite)
+
     def evaluated(self) -> list[Evaluated]:
         """Each checkpoint with its trials. Raises `TrialError` where a file of them cannot be read."""
         from eval.compare import Evaluated
@@ -95,7 +100,7 @@ def find_stored(run: Path, suite: str | None = None) -> Stored:
     """The run's last evaluation, or its last one of that suite; none that was scored again. Raises `RunError` where
     there is none."""
     every = originals(run)
-    chosen = [each for each in every if suite is None or each.result["suite"]["name"] == suite]
+    chosen = [each for each in every if suite is None or each.is_of(suite)]
     if not chosen:
         there = ", ".join(dict.fromkeys(each.result["suite"]["name"] for each in every)) or "none"
         what = "evaluation" if suite is None else f"evaluation on {suite}"
@@ -173,15 +178,25 @@ def check_comparable(
     """Looks at stored results before anything is asked. Raises `CompareError`, which names what differs: the problems
     that only one side has, else the settings."""
     from eval.compare import Evaluated, check_settings
+
+    check_same_problems(problems, others)
+    for other in others:
+        check_settings(Evaluated("this evaluation", settings, []), other, allow)
+
+
+def check_same_problems(problems: Sequence[str], others: Sequence[Evaluated]) -> None:
+    """Raises `CompareError` where stored results are of other problems, which names those that only one side has."""
     from eval.suite import CompareError
 
     for other in others:
         asked = {trial.problem_id for trial in other.trials}
         for here, there, where in ((set(problems), asked, "here"), (asked, set(problems), other.label)):
             if only := sorted(here - there):
+                counts = f"{len(problems)} are asked here, {len(asked)} were in {other.label}"
                 shown = ", ".join(only[:3])
-                raise CompareError(f"{len(only)} problems are only in {where}, such as {shown}; ask both the same ones")
-        check_settings(Evaluated("this evaluation", settings, []), other, allow)
+                raise CompareError(
+                    f"{len(only)} problems are only in {where}, such as {shown}; {counts}: ask both the same (limit)"
+                )
 
 
 def provenance_of(

@@ -50,10 +50,12 @@ def rescore(run: Path, reward: str | None, forms: Mapping[str, str], suite: str 
     """
     # What the harness graded, it graded by itself.
     found = [each for each in originals(run) if "extraction" in each.result["suite"]]
-    chosen = [each for each in found if suite is None or each.result["suite"]["name"] == suite]
+    chosen = [each for each in found if suite is None or each.is_of(suite)]
     if not chosen:
         there = ", ".join(dict.fromkeys(each.result["suite"]["name"] for each in found)) or "none"
-        raise RunError(f"{run}: no evaluation to score again; suites evaluated there: {there}")
+        raise RunError(
+            f"{run}: no evaluation{'' if suite is None else ' on ' + suite} to score again; suites evaluated there: {there}"
+        )
     for each in chosen:
         yield _rescore(each, reward, forms)
 

@@ -102,6 +102,8 @@ def _differing(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[tuple[
 def _results(run: StoredRun) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for stage, manifest in run.manifests.items():
+        if manifest.kind == "report":
+            continue
         flat[f"{stage}: rows in"], flat[f"{stage}: rows out"] = manifest.rows_in, manifest.rows_out
         flat |= {f"{stage}: dropped, {reason}": count for reason, count in manifest.dropped.items()}
         flat |= {f"{stage}: {name}": value for name, value in manifest.numbers.items()}

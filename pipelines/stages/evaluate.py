@@ -208,7 +208,7 @@ class EvaluateStage(DataStageSettings):
                 f"such as that of problem {refused[0][0]} ({refused[0][1]}); mend the data or name another reward"
             )
         settings = suite.settings(problems)
-        others = self._others(suite.name)
+        others = self.others(suite.name)
         check_comparable(settings, [problem.id for problem in problems], others, self.allow)
         harder = None if self.stress is None else made_harder(context, self.stress, problems)
         results = []
@@ -258,7 +258,7 @@ class EvaluateStage(DataStageSettings):
             pairs_to_compare(found, self.control),
             arms={each.name: each.arm for each in found},
             provenance=provenance,
-            others=self._others(settings["name"]),
+            others=self.others(settings["name"]),
             ks=self.k,
             samples=self.samples,
             allow=self.allow,
@@ -378,7 +378,7 @@ class EvaluateStage(DataStageSettings):
             engine=about,
         )
 
-    def _others(self, suite: str) -> list[Evaluated]:
+    def others(self, suite: str) -> list[Evaluated]:
         """The last checkpoint of the run that `against` names, under that run's name."""
         if self.against is None:
             return []

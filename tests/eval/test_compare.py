@@ -28,6 +28,7 @@ def test_flips_are_problems_from_right_to_wrong_and_back(make_trials: Make) -> N
     found = compare(a, b, draws=4000)
     assert found.gained == tuple(f"p{row}" for row in range(5))
     assert found.lost == ("p30", "p31")
+    assert found.shares == (30 / 40, 27 / 40)
     assert (len(found.gained) / 40, len(found.lost) / 40) == (found.difference.better, found.difference.worse)
     assert found.difference.estimate.value == pytest.approx(3 / 40)
     back = compare(b, a, draws=4000)

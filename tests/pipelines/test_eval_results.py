@@ -220,10 +220,10 @@ def test_what_a_comparison_takes_from_another_run(
     again = run(models / "first", "--suite", suite, "--against", "base")
     assert again.code == 0, again.text
     assert result(runs, "eval-first")["comparisons"][0]["difference"]["estimate"]["value"] == 0
-    fewer = run(
-        models / "first", "--suite", suite, "limit=10", "--against", "base", "--name", "fewer", fault="no model"
-    )
-    assert fewer.code == 2 and "20 problems are only in base/" in fewer.text, fewer.text
+    for plan in (["--plan"], []):
+        few = ("limit=10", "--against", "base", "--name", "fewer")
+        fewer = run(models / "first", "--suite", suite, *few, *plan, fault="no model")
+        assert fewer.code == 2 and "20 problems are only in base/" in fewer.text, fewer.text
     shutil.copytree(models / "second", tmp_path / "elsewhere/moving")
     refused = run(tmp_path / "elsewhere/moving", "--suite", suite, "--name", "base")
     assert refused.code == 2 and "give this run a --name of its own" in refused.text
