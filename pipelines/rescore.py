@@ -53,9 +53,8 @@ def rescore(run: Path, reward: str | None, forms: Mapping[str, str], suite: str 
     chosen = [each for each in found if suite is None or each.is_of(suite)]
     if not chosen:
         there = ", ".join(dict.fromkeys(each.result["suite"]["name"] for each in found)) or "none"
-        raise RunError(
-            f"{run}: no evaluation{'' if suite is None else ' on ' + suite} to score again; suites evaluated there: {there}"
-        )
+        what = "evaluation" if suite is None else f"evaluation on {suite}"
+        raise RunError(f"{run}: no {what} to score again; suites evaluated there: {there}")
     for each in chosen:
         yield _rescore(each, reward, forms)
 

@@ -216,7 +216,7 @@ def test_what_a_comparison_takes_from_another_run(
     shutil.rmtree(moving)
     shutil.copytree(models / "first", moving)
     assert run(moving, "--suite", suite, "--name", "base").code == 0
-    assert run("rescore", "base", "--strict", "boxed").code == 0
+    assert run("rescore", "base", "--suite", suite, "--strict", "boxed").code == 0
     again = run(models / "first", "--suite", suite, "--against", "base")
     assert again.code == 0, again.text
     assert result(runs, "eval-first")["comparisons"][0]["difference"]["estimate"]["value"] == 0
