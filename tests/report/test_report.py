@@ -58,7 +58,8 @@ def test_differences_are_those_of_the_json(page: Page, result: dict) -> None:  #
     assert len(body) == len(result["comparisons"]) == 3
     for (_, numbers), each in zip(body, result["comparisons"], strict=True):
         estimate = each["difference"]["estimate"]
-        assert numbers[:4] == [estimate["value"], estimate["low"], estimate["high"], each["p_holm"]]
+        assert numbers[:2] == each["shares"]
+        assert numbers[2:6] == [estimate["value"], estimate["low"], estimate["high"], each["p_holm"]]
     change = next(each for each in result["comparisons"] if (each["a"], each["b"]) == ("update", "tune"))
     assert page.numbers["headline-difference"] == change["difference"]["estimate"]["value"]
 

@@ -79,9 +79,10 @@ def test_differences_are_adjusted_over_all_suites(page: Page, results: dict[str,
     adjusted = multipletests([each["difference"]["p"] for _, each in compared], method="holm")[1]
     for (texts, numbers), (name, each), p in zip(body, compared, adjusted, strict=True):
         assert texts[0].startswith(name) and "tuned − base, against" in texts[0]
-        assert numbers[:3] == numbers_of(each["difference"]["estimate"])
-        assert numbers[3] == pytest.approx(p, rel=1e-12)
-        assert numbers[4:] == [len(each["gained"]), len(each["lost"])]
+        assert numbers[:2] == each["shares"]
+        assert numbers[2:5] == numbers_of(each["difference"]["estimate"])
+        assert numbers[5] == pytest.approx(p, rel=1e-12)
+        assert numbers[6:] == [len(each["gained"]), len(each["lost"])]
         assert each["verdict"] in texts[5] and "problems show a difference of" in texts[5]
     assert page.numbers["headline-answers"] == sum(
         each["trials"] for result in results.values() for each in result["checkpoints"]
@@ -253,7 +254,11 @@ def test_unseen_combinations_are_those_of_the_json(suites_run: Path, tmp_path: P
     (root / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "stages": recipe["stages"][:1]}))
     ids = sorted({trial.problem_id for trial in trials_of(root, "sums", "base")})
     kinds = dict(zip(ids, itertools.cycle(CLASSES), strict=False))
-    rows = [{"id": each, "kind": kinds[each], "combo": f"c{n // 3}", "blocked_by": ""} for n, each in enumerate(ids)]
+    asked = {trial.problem_id: trial.prompt[-1]["content"] for trial in trials_of(root, "sums", "base")}
+    rows = [
+        {"id": each, "question": asked[each], "kind": kinds[each], "combo": f"c{n // 3}", "blocked_by": ""}
+        for n, each in enumerate(ids)
+    ]
     (tmp_path / "test.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     (tmp_path / "split.json").write_text(json.dumps({"graph": ["z <- <a>, b"], "tied": True, "covering": False}))
     results = [Evaluated(label, {}, trials_of(root, "sums", label)) for label in CHECKPOINTS]
