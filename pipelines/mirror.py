@@ -22,6 +22,7 @@ from pipelines.files import PARTIAL, remove, sha256_of, whole, write_json
 from pipelines.heartbeat import LIVE_FILE
 from pipelines.lock import LOCK_FILE, InUse, locked
 from pipelines.manifest import ATTEMPT_FILE, MANIFEST_FILE, Manifest
+from pipelines.metrics import METRICS_FILE
 from pipelines.place import Place, told
 from pipelines.training import SAVES
 from selfrefine.training import COMPLETE
@@ -332,9 +333,10 @@ def _is_of_half_a_save(path: Path) -> bool:
     return any(each.parent.name == SAVES and each.is_dir() and not (each / COMPLETE).exists() for each in path.parents)
 
 
-def _last_first(name: str) -> tuple[bool, bool, str]:
+def _last_first(name: str) -> tuple[bool, bool, bool, str]:
     """A key to sort by: an attempt's record last, before it the mark of a save. They say that the rest is there."""
-    return _last(name) == ATTEMPT_FILE, _last(name) == COMPLETE, name
+    # Metrics first: a chunk whose record is missing would not be done, and noted, again.
+    return _last(name) == ATTEMPT_FILE, _last(name) == COMPLETE, _last(name) != METRICS_FILE, name
 
 
 def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

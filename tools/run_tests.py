@@ -1,8 +1,7 @@
-"""Runs the tests in parts, one more at a time than there are cores: `python -m tools.run_tests [ARGUMENTS OF PYTEST]`.
+"""Runs the tests in parts, as many at a time as there are cores: `python -m tools.run_tests [ARGUMENTS OF PYTEST]`.
 
-One more, because parts that start and kill processes wait for these much of their time. A part has a process of its
-own, because vLLM and a trainer both set what holds for a whole process; and one thread, because models this small gain
-nothing from a second.
+A part has a process of its own, because vLLM and a trainer both set what holds for a whole process; and one thread,
+because models this small gain nothing from a second.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ NOTHING_CHOSEN = 5
 def main(arguments: list[str]) -> int:
     chosen, failed = parts(), []
     start = time.monotonic()
-    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         running = {pool.submit(run, [*part, *arguments]): part[0] for part in chosen}
         for done in as_completed(running):
             status, seconds, output = done.result()

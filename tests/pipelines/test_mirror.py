@@ -348,3 +348,15 @@ def test_a_run_goes_to_a_folder_elsewhere(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "shared/runs/toy").iterdir()}
     assert "recipe.yaml" in names and not names & {"lock", "live.json"}
     assert finish(trivium(tmp_path / "two", "run", recipe, "--runs", url)).count("up to date") == 4
+
+
+def test_metrics_go_up_before_the_chunks_they_speak_of(
+    memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = Mirror("memory://runs/toy", tmp_path / "toy")
+    begin(tmp_path / "toy/grow", "a", **{"000000.jsonl": "row"})
+    (tmp_path / "toy/metrics.jsonl").write_text("record\n")
+    order: list[str] = []
+    monkeypatch.setattr(type(memory), "put_file", lambda self, source, target, **more: order.append(Path(target).name))
+    mirror.push_loose()
+    assert order == ["metrics.jsonl", "000000.jsonl", ATTEMPT_FILE]
