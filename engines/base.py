@@ -25,6 +25,11 @@ def turns(text: str, system: str | None) -> list[Message]:
     return [user] if system is None else [{"role": "system", "content": system}, user]
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line: that of a library may have many, or none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class EngineError(RuntimeError):
     """An engine cannot do what was asked, for a reason the user can act on. The message is one line."""
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engines.base import EngineError
+from engines.base import EngineError, first_line
 from engines.looped.config import CONFIG_FILE, LoopConfig, is_looped
 
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -69,7 +69,7 @@ def load_processor(path: str, *, trust_remote_code: bool = False) -> Any:
         try:
             processor = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
         except (OSError, ValueError):
-            raise EngineError(f"{path}: no processor or tokenizer could be loaded ({_first_line(error)})") from error
+            raise EngineError(f"{path}: no processor or tokenizer could be loaded ({first_line(error)})") from error
     tokenizer = getattr(processor, "tokenizer", processor)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -118,7 +118,7 @@ def _whole_model(source: str, dtype: str, trust_remote_code: bool, revision: str
         auto = transformers.AutoModelForImageTextToText if multimodal else transformers.AutoModelForCausalLM
         return auto.from_pretrained(source, dtype=dtype, **common)
     except (OSError, ValueError) as error:
-        raise EngineError(f"{source}: the model could not be loaded ({_first_line(error)})") from error
+        raise EngineError(f"{source}: the model could not be loaded ({first_line(error)})") from error
 
 
 @contextmanager
@@ -136,7 +136,3 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     """Tokens that end a completion: those of the generation config and the tokenizer's."""
     found = model.generation_config.eos_token_id
     return {i for i in (*(found if isinstance(found, list) else [found]), tokenizer.eos_token_id) if i is not None}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

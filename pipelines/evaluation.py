@@ -13,8 +13,8 @@ from pipelines import prompts
 from pipelines.checkpoints import Checkpoint, chat_template, layers_of
 from pipelines.errors import RunError
 from pipelines.files import whole, write_json
-from pipelines.machine import provenance
-from pipelines.manifest import MANIFEST_FILE, Manifest
+from pipelines.machine import Spent, provenance
+from pipelines.manifest import Manifest, digest_of, finished_stages, output_files
 from pipelines.metrics import METRICS_FILE, Metrics
 from pipelines.stage import Number
 
@@ -81,12 +81,12 @@ class Stored:
 def stored(run: Path) -> list[Stored]:
     """The finished evaluations of a run's directory, in order of time; of one with `seeds:`, those of all seeds."""
     found = []
-    for path in [*run.glob(f"*/{MANIFEST_FILE}"), *run.glob(f"seed-*/*/{MANIFEST_FILE}")]:
-        manifest = Manifest.read(path.parent)
-        result = path.parent / RESULT_FILE
+    for stage in finished_stages(run):
+        manifest = Manifest.read(stage)
+        result = stage / RESULT_FILE
         if manifest is not None and manifest.kind in KINDS and result.is_file():
-            name = str(path.parent.relative_to(run))
-            read = Stored(name, path.parent, json.loads(result.read_text(encoding="utf-8")))
+            name = str(stage.relative_to(run))
+            read = Stored(name, stage, json.loads(result.read_text(encoding="utf-8")))
             found.append((manifest.started, read))
     return [each for _, each in sorted(found, key=lambda item: item[0])]
 
@@ -236,6 +236,36 @@ def write_result(directory: Path, result: Mapping[str, Any], results: Sequence[E
         with whole(place) as path:
             path.write_text("".join(dump(trial) + "\n" for trial in each.trials), encoding="utf-8")
     write_json(directory / RESULT_FILE, result)
+
+
+def sign(
+    directory: Path,
+    result: Mapping[str, Any],
+    *,
+    kind: str,
+    source: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    seed: int,
+    problems: int,
+    spent: Spent,
+) -> None:
+    """Writes the manifest of a result that no run of a recipe has made, last of all its files."""
+    Manifest(
+        stage=directory.name,
+        kind=kind,
+        digest=digest_of(source),
+        source=dict(source),
+        inputs=dict(inputs),
+        seed=seed,
+        **spent.entries(),
+        attempts=1,
+        rows_in=problems,
+        rows_out=problems,
+        dropped={},
+        numbers=numbers(result),
+        warnings=warnings_of(result),
+        files=output_files(directory),
+    ).write(directory)
 
 
 def quote(settings: Mapping[str, Any], samples: int = 1) -> str:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engines.base import first_line
 from pipelines.errors import Interrupted
 from pipelines.files import PARTIAL, remove
 from pipelines.machine import gpus_in_use, memory_in_use
@@ -100,8 +101,7 @@ class Heartbeat:
             over.set()
             thread.join()
             how = "interrupted" if isinstance(error, Interrupted) else "failed"
-            lines = str(error).splitlines() or [type(error).__name__]
-            self._beat({"ended": {"how": how, "why": lines[0]}})
+            self._beat({"ended": {"how": how, "why": first_line(error)}})
             raise
         over.set()
         thread.join()

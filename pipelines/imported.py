@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipelines import machine
 from pipelines.errors import RunError
-from pipelines.evaluation import numbers, result_of, warnings_of, write_result
+from pipelines.evaluation import result_of, sign, write_result
 from pipelines.files import write_text
-from pipelines.manifest import Manifest, digest_of, output_files
+from pipelines.machine import Spent
 from pipelines.runner import RECIPE_FILE
 
 
@@ -37,7 +34,7 @@ def import_results(place: Path, runs: Path, name: str | None, label: str | None)
     from eval.summary import constant_baseline
     from tasks.problem import Problem
 
-    started, clock, memory = datetime.now(UTC), time.perf_counter(), machine.PeakMemory()
+    spent = Spent()
     read = read_results(place, label=label)
     shown = _plain(label or Path(read.trials[0].label).name)
     root = runs / (name or f"lm-eval-{shown}")
@@ -64,25 +61,10 @@ def import_results(place: Path, runs: Path, name: str | None, label: str | None)
     directory.mkdir(parents=True)
     write_result(directory, result, results)
     source = {"settings": stage, "suite": digest(settings)}
-    Manifest(
-        stage=stage["name"],
-        kind="evaluate",
-        digest=digest_of(source),
-        source=source,
-        inputs={},
-        seed=trials[0].seed,
-        **machine.provenance(),
-        started=started.isoformat(timespec="seconds"),
-        seconds=round(time.perf_counter() - clock, 3),
-        attempts=1,
-        peak_memory_mib=memory.mib(),
-        rows_in=len(golds),
-        rows_out=len(golds),
-        dropped={},
-        numbers=numbers(result),
-        warnings=warnings_of(result),
-        files=output_files(directory),
-    ).write(directory)
+    sign(
+        directory, result, kind="evaluate", source=source, inputs={}, seed=trials[0].seed, problems=len(golds),
+        spent=spent,
+    )  # fmt: skip
     write_text(root / RECIPE_FILE, yaml.safe_dump({"name": root.name, "stages": [stage]}, sort_keys=False))
     return root
 

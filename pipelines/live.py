@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.heartbeat import LIVE_FILE, TRAINING, WINDOW
-from pipelines.manifest import MANIFEST_FILE
+from pipelines.manifest import MANIFEST_FILE, finished_stages
 from pipelines.metrics import METRICS_FILE
 from pipelines.process import is_alive
 
@@ -137,8 +137,8 @@ def _stages(directory: Path, said: Mapping[str, Any], at_work: Literal["running"
 
 
 def _manifests(directory: Path) -> list[str]:
-    paths = [*directory.glob(f"*/{MANIFEST_FILE}"), *directory.glob(f"seed-*/*/{MANIFEST_FILE}")]
-    return [str(path.parent.relative_to(directory)) for path in sorted(paths, key=lambda path: path.stat().st_mtime)]
+    found = sorted(finished_stages(directory), key=lambda stage: (stage / MANIFEST_FILE).stat().st_mtime)
+    return [str(stage.relative_to(directory)) for stage in found]
 
 
 def _finished(directory: Path, name: str) -> StageState:

@@ -8,6 +8,8 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -90,6 +92,22 @@ class PeakMemory:
                 return int(line.split()[1]) >> 10
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most >> 20 if sys.platform == "darwin" else most >> 10
+
+
+class Spent:
+    """The time and the memory that were taken since it was made."""
+
+    def __init__(self) -> None:
+        self._started, self._clock, self._memory = datetime.now(UTC), time.perf_counter(), PeakMemory()
+
+    def entries(self) -> dict[str, Any]:
+        """What a manifest says of it, and of what it ran on."""
+        return {
+            **provenance(),
+            "started": self._started.isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - self._clock, 3),
+            "peak_memory_mib": self._memory.mib(),
+        }
 
 
 def memory_in_use() -> dict[str, int]:

@@ -21,6 +21,11 @@ MANIFEST_FILE = "manifest.json"
 ATTEMPT_FILE = "attempt.json"
 
 
+def finished_stages(run: Path) -> list[Path]:
+    """The directories of a run's finished stages, those of all seeds where it has `seeds:`; by name."""
+    return sorted(path.parent for place in ("*", "seed-*/*") for path in run.glob(f"{place}/{MANIFEST_FILE}"))
+
+
 class OutputFile(BaseModel):
     """One file of a stage's outputs."""
 

@@ -229,9 +229,7 @@ class Mirror:
                 self._fetch(name)
 
     def _fetch(self, name: str, sha256: str | None = None) -> None:
-        final = self.local / name
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with whole(final) as path:
+        with whole(self.local / name) as path:
             self._place.get(name, path)
             if sha256 is not None and sha256_of(path) != sha256:
                 raise RunError(f"{self.url}/{name}: is not the file that its manifest names; remove that stage there")

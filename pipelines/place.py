@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from engines.base import first_line
 from pipelines.errors import RunError
 from pipelines.files import PARTIAL
 
@@ -99,6 +100,6 @@ def told(url: str) -> Iterator[None]:
     except ImportError as error:  # fsspec names the package that the protocol needs
         raise RunError(f"{url}: {error}") from None
     except Exception as error:  # each store's package has errors of its own
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        said = first_line(error)[:200]
         way_out = "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if "credentials" in said and "s3" in url else ""
         raise RunError(f"{url}: does not answer as it should ({said}){way_out}") from error

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import machine
 from pipelines.composed import composed
 from pipelines.errors import RunError
-from pipelines.evaluation import Stored, numbers, originals, quote, result_of, warnings_of, write_result
+from pipelines.evaluation import Stored, originals, quote, result_of, sign, write_result
 from pipelines.files import remove
-from pipelines.manifest import Manifest, digest_of, output_files
+from pipelines.machine import Spent
+from pipelines.manifest import Manifest
 from pipelines.sections import DataSettings
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ def _rescore(old: Stored, reward: str | None, forms: Mapping[str, str]) -> Resco
     from eval.grading import Grader
     from eval.suite import digest
 
-    started, clock, memory = datetime.now(UTC), time.perf_counter(), machine.PeakMemory()
+    spent = Spent()
     suite = suite_of(old.settings, reward, forms)
     problems = _problems(old)
     settings = suite.settings(problems)
@@ -94,25 +92,10 @@ def _rescore(old: Stored, reward: str | None, forms: Mapping[str, str]) -> Resco
     made_of = Manifest.read(old.directory)
     assert made_of is not None
     source = {"settings": {"reward": suite.reward, "answer": asdict(suite.forms)}, "suite": digest(settings)}
-    Manifest(
-        stage=directory.name,
-        kind=KIND,
-        digest=digest_of(source),
-        source=source,
-        inputs={made_of.stage: made_of.fingerprint},
-        seed=made_of.seed,
-        **machine.provenance(),
-        started=started.isoformat(timespec="seconds"),
-        seconds=round(time.perf_counter() - clock, 3),
-        attempts=1,
-        peak_memory_mib=memory.mib(),
-        rows_in=len(problems),
-        rows_out=len(problems),
-        dropped={},
-        numbers=numbers(result),
-        warnings=warnings_of(result),
-        files=output_files(directory),
-    ).write(directory)
+    sign(
+        directory, result, kind=KIND, source=source, inputs={made_of.stage: made_of.fingerprint}, seed=made_of.seed,
+        problems=len(problems), spent=spent,
+    )  # fmt: skip
     return Rescored(old, directory, result, moved)
 
 

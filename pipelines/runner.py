@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,7 +139,7 @@ def _run_step(step: Step, made: Mapping[str, Step], around: _Surroundings) -> Ma
     if around.mirror is not None:
         around.mirror.begun(directory)
 
-    started, clock, memory = datetime.now(UTC), time.perf_counter(), machine.PeakMemory()
+    spent = machine.Spent()
     try:
         result = link.settings.run(context)
     finally:
@@ -158,11 +156,8 @@ def _run_step(step: Step, made: Mapping[str, Step], around: _Surroundings) -> Ma
         source=dict(step.source),
         inputs=fingerprints,
         seed=context.seed,
-        **machine.provenance(),
-        started=started.isoformat(timespec="seconds"),
-        seconds=round(time.perf_counter() - clock, 3),
+        **spent.entries(),
         attempts=attempts,
-        peak_memory_mib=memory.mib(),
         rows_in=result.rows_in,
         rows_out=result.rows_out,
         dropped=dict(result.dropped),

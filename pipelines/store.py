@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from pipelines.errors import RunError
-from pipelines.manifest import MANIFEST_FILE, Manifest
+from pipelines.manifest import MANIFEST_FILE, Manifest, finished_stages
 from pipelines.mirror import fetch_run, mirror_of, names_at, shown
 from pipelines.runner import RECIPE_FILE
 from pipelines.source import flatten, nearest
@@ -33,10 +33,10 @@ def read_run(directory: Path) -> StoredRun:
     if not path.is_file():
         raise RunError(f"{directory}: holds no run (no {RECIPE_FILE})")
     found = []
-    for each in sorted([*directory.glob(f"*/{MANIFEST_FILE}"), *directory.glob(f"seed-*/*/{MANIFEST_FILE}")]):
-        manifest = Manifest.read(each.parent)
+    for each in finished_stages(directory):
+        manifest = Manifest.read(each)
         if manifest is not None:
-            found.append((str(each.parent.relative_to(directory)), manifest))
+            found.append((str(each.relative_to(directory)), manifest))
     found.sort(key=lambda item: item[1].started)
     return StoredRun(directory, yaml.safe_load(path.read_text(encoding="utf-8")), dict(found))
 

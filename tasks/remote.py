@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from engines.base import first_line
 from tasks.problem import TaskError
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://")
@@ -92,5 +93,4 @@ def _told(url: str) -> Iterator[tuple[Any, str]]:
     except PermissionError:
         raise TaskError(f"{url}: access is refused; look at the credentials for this store") from None
     except Exception as error:  # each store's package has errors of its own
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise TaskError(f"{url}: cannot be read ({said})") from None
+        raise TaskError(f"{url}: cannot be read ({first_line(error)[:200]})") from None

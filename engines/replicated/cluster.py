@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.base import EngineError
+from engines.base import EngineError, first_line
 from engines.child import import_path, threads
 from engines.settings import ReplicableSettings, VllmSettings
 
@@ -124,7 +124,7 @@ def start(ray: Any, processors: int) -> str:
             ray.shutdown()
             if attempt == _STARTS:
                 raise EngineError(
-                    f"Ray could not be started on this machine ({_first_line(error)}); "
+                    f"Ray could not be started on this machine ({first_line(error).rstrip('.')}); "
                     "free it of other work, or name a running cluster in engine.address"
                 ) from error
 
@@ -154,7 +154,9 @@ def join(ray: Any, address: str) -> None:
     except TimeoutError:
         raise EngineError(f"engine.address: what listens at {address} is no Ray cluster, or hangs; {way_out}") from None
     except Exception as error:
-        raise EngineError(f"engine.address: no Ray cluster at {address} ({_first_line(error)}); {way_out}") from error
+        raise EngineError(
+            f"engine.address: no Ray cluster at {address} ({first_line(error).rstrip('.')}); {way_out}"
+        ) from error
 
 
 def options_of_worker(ray: Any, settings: ReplicableSettings) -> dict[str, Any]:
@@ -184,7 +186,3 @@ def options_of_worker(ray: Any, settings: ReplicableSettings) -> dict[str, Any]:
 
 def _amount(name: str, count: float) -> str:
     return f"{int(count)} {_KINDS[name]}{'' if count == 1 else 's'}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

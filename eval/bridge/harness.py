@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.base import Engine
+from engines.base import Engine, first_line
 from engines.spelling import did_you_mean
 from eval.bridge.result import PREFIX, BridgeResult, put_together
 from eval.bridge.rows import Outline, Row, grouped
@@ -125,8 +125,8 @@ def _load(name: str, num_fewshot: int | None) -> dict[str, Any]:
         raise
     # A task runs code of its own while it loads, and asks for packages and the hub: anything may come of it.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TaskError(f"lm-eval task `{name}` cannot be loaded: {type(error).__name__}: {reason}") from error
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise TaskError(f"lm-eval task `{name}` cannot be loaded: {said}") from error
     for each, loaded in tasks.items():
         _refuse(_of_loaded(each, loaded), path)
         if num_fewshot and loaded.get_config("num_fewshot") == 0:

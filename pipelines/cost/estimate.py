@@ -56,6 +56,7 @@ class Estimate:
         self._done: dict[str, Done] = {}
         self.notes: dict[str, None] = {}
         self._size = cache(lambda: size_of(recipe.model))
+        self._look = cache(lambda name: look(f"data.{name}", recipe.data[name].model_dump()))
 
     def work(self, link: Link) -> Work:
         """What the stage does; `Work.unknown` says why nothing can be told of it."""
@@ -85,7 +86,7 @@ class Estimate:
         return Work(unknown=f"there are no formulas for stages of kind {link.kind}")
 
     def _data(self, name: str) -> Data:
-        return self._noted(look(f"data.{name}", self._recipe.data[name].model_dump()))
+        return self._noted(self._look(name))
 
     def _noted(self, data: Data) -> Data:
         self.notes.update(dict.fromkeys(data.notes))

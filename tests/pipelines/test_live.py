@@ -10,13 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 
 from engines.base import Generation, Request, Score, ScoreRequest
 from pipelines import heartbeat, process
@@ -25,8 +24,8 @@ from pipelines.live import SILENCE, read_live
 from pipelines.live_text import live_lines
 from pipelines.machine import gpus_in_use
 from pipelines.metrics import METRICS_FILE
+from tests.pipelines.test_survival import CHILD, wait_for, write_recipe
 
-CHILD = Path(__file__).with_name("child.py")
 NOBODY = SimpleNamespace(advance=lambda count=1: None, skip=lambda count: None)
 
 
@@ -45,28 +44,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def write_recipe(directory: Path, **grow: Any) -> Path:
-    path = directory / "recipe.yaml"
-    recipe = {
-        "name": "toy",
-        "model": {"build": {}},
-        "data": {"field": {"task": "easy-vqa"}},
-        "stages": [{"kind": "sow", "count": 400}, {"kind": "grow", **grow}, {"kind": "tally"}],
-    }
-    path.write_text(yaml.safe_dump(recipe))
-    return path
-
-
 def start(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, str(CHILD), "trivium", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(("heap", "gap"), [(1, 0.1), (64, 45.0), (256, 2000.0)])
@@ -231,15 +211,15 @@ def test_a_dead_child_that_nobody_has_fetched_is_dead() -> None:
     born = process.born(child.pid)
     assert process.is_alive(child.pid, born)
     child.kill()
-    wait_for(lambda: not process.is_alive(child.pid, born))
+    wait_for(lambda: not process.is_alive(child.pid, born), seconds=60)
     child.wait()
     assert not process.is_alive(child.pid, born)
 
 
 def test_a_run_is_watched_killed_and_gone_on_with(children: Any, tmp_path: Path) -> None:
-    recipe, root = write_recipe(tmp_path, seconds=0.5), tmp_path / "runs/toy"
+    recipe, root = write_recipe(tmp_path, count=400, arms=False, seconds=0.5), tmp_path / "runs/toy"
     child = start("run", recipe, "--runs", tmp_path / "runs")
-    wait_for(lambda: (view := read_live(root)).work is not None and view.work.done >= 8 and view.memory)
+    wait_for(lambda: (view := read_live(root)).work is not None and view.work.done >= 8 and view.memory, seconds=60)
     view = read_live(root)
     assert (view.state, view.stage) == ("running", "grow")
     assert view.work is not None and view.work.total == 400 and view.work.per_second
@@ -269,9 +249,9 @@ def test_a_run_is_watched_killed_and_gone_on_with(children: Any, tmp_path: Path)
 
 
 def test_how_a_run_ended(children: Any, tmp_path: Path) -> None:
-    recipe, root = write_recipe(tmp_path, seconds=0.3), tmp_path / "runs/toy"
+    recipe, root = write_recipe(tmp_path, count=400, arms=False, seconds=0.3), tmp_path / "runs/toy"
     child = start("run", recipe, "--runs", tmp_path / "runs")
-    wait_for(lambda: (view := read_live(root)).work is not None and view.work.done)
+    wait_for(lambda: (view := read_live(root)).work is not None and view.work.done, seconds=60)
     child.send_signal(signal.SIGINT)
     assert child.wait(60) == 130
     view = read_live(root)

@@ -21,14 +21,14 @@ CHILD = Path(__file__).with_name("child.py")
 Take = Callable[[Path], dict[str, Any]]
 
 
-def write_recipe(directory: Path, **grow: Any) -> Path:
+def write_recipe(directory: Path, count: int = 10, arms: bool = True, **grow: Any) -> Path:
     path = directory / "recipe.yaml"
     recipe = {
         "name": "toy",
         "model": {"build": {}},
         "data": {"field": {"task": "easy-vqa"}},
-        "stages": [{"kind": "sow", "count": 10}, {"kind": "grow", **grow}, {"kind": "tally"}],
-        "arms": {"sparse": {"grow.select.every": 5}},
+        "stages": [{"kind": "sow", "count": count}, {"kind": "grow", **grow}, {"kind": "tally"}],
+        "arms": {"sparse": {"grow.select.every": 5}} if arms else {},
     }
     path.write_text(yaml.safe_dump(recipe))
     return path
@@ -130,7 +130,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came"

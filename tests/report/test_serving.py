@@ -10,13 +10,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pipelines.errors import RunError
 from pipelines.files import write_json
@@ -24,18 +22,11 @@ from pipelines.report import write_report
 from pipelines.serving.newest import ROWS, newest
 from pipelines.serving.server import RunServer
 from pipelines.shards import Shards
+from tests.pipelines.test_survival import CHILD, wait_for, write_recipe
 from tests.report.chromium import Tab, needs_chromium, open_tab
 from tests.report.runs import HOSTILE
 
-CHILD = Path(__file__).parents[1] / "pipelines" / "child.py"
 Ask = Callable[..., http.client.HTTPResponse]
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -251,14 +242,11 @@ def test_the_report_works_in_its_sandbox(tab: Tab, served: RunServer) -> None:
 
 @needs_chromium
 def test_a_run_is_seen_at_work_killed_and_at_work_again(tab: Tab, tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    stages = [{"kind": "sow", "count": 1000}, {"kind": "grow", "seconds": 0.5}, {"kind": "tally"}]
-    data = {"field": {"task": "easy-vqa"}}
-    recipe.write_text(yaml.safe_dump({"name": "toy", "model": {"build": {}}, "data": data, "stages": stages}))
+    recipe = write_recipe(tmp_path, count=1000, arms=False, seconds=0.5)
     command = [sys.executable, str(CHILD), "trivium"]
     arguments = ["run", str(recipe), "--runs", str(tmp_path / "runs")]
     run = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL)
-    wait_for((tmp_path / "runs/toy/recipe.yaml").exists)
+    wait_for((tmp_path / "runs/toy/recipe.yaml").exists, seconds=60)
     serving = subprocess.Popen(
         [*command, "serve", "toy", "--runs", str(tmp_path / "runs")],
         stdout=subprocess.PIPE,
