@@ -67,9 +67,9 @@ def run(
     with one_line():
         from pipelines.errors import RecipeError
         from pipelines.launching.ranks import Ranks
-        from pipelines.mirror import fetch_run
         from pipelines.plan import Selection
         from pipelines.recipe import load_recipe
+        from pipelines.remote.copies import fetch_run
 
         if on is not None and not plan:
             raise RecipeError(f"--on {on}: says what --plan reckons the cost for; give --plan too, or leave --on out")
@@ -105,7 +105,7 @@ def launch_slurm(
 def runs_list(runs: Runs = Path("runs")) -> None:
     """All runs."""
     with one_line():
-        from pipelines.mirror import shown
+        from pipelines.remote.copies import shown
         from pipelines.store import list_runs
         from pipelines.tables import runs_table
 
@@ -129,12 +129,14 @@ def runs_show(
         from pipelines.live import read_live
         from pipelines.live_text import live_lines
         from pipelines.live_text import watch as watch_it
+        from pipelines.remote.copies import kept_fresh
         from pipelines.store import find_run
         from pipelines.tables import number_table, run_table
 
         found = find_run(run, runs)
         if watch:
-            watch_it(found.directory, typer.echo)
+            with kept_fresh(found.directory):
+                watch_it(found.directory, typer.echo)
             found = find_run(run, runs)
         else:
             for line in live_lines(read_live(found.directory)):
@@ -197,7 +199,7 @@ def convert(
 def report(run: RunName, runs: Runs = Path("runs")) -> None:
     """Write report.html anew from whatever the run has finished."""
     with one_line():
-        from pipelines.mirror import publish_run
+        from pipelines.remote.copies import publish_run
         from pipelines.report import write_report
         from pipelines.store import find_run
 
@@ -216,10 +218,12 @@ def serve(
 ) -> None:
     """Show a run as a web page while it runs. The page only reads."""
     with one_line():
+        from pipelines.remote.copies import kept_fresh
         from pipelines.serving.server import RunServer
         from pipelines.store import find_run
 
-        with RunServer(find_run(run, runs).directory, host, port, expose) as server:
+        found = find_run(run, runs).directory
+        with kept_fresh(found), RunServer(found, host, port, expose) as server:
             if not server.local:
                 typer.echo(f"warning: whoever reaches {host} can read this run; no password is asked", err=True)
             typer.echo(f"{server.url} shows {run}; Ctrl-C ends it")
@@ -352,8 +356,8 @@ def _plan(recipe: Recipe, root: Path, selection: Selection, on: str | None) -> N
     from pipelines.cost.devices import device
     from pipelines.cost.show import cost
     from pipelines.launching.checks import commands
-    from pipelines.mirror import shown
     from pipelines.plan import legs, plan
+    from pipelines.remote.copies import shown
     from pipelines.tables import plan_table
 
     machine, parts = device(on), legs(recipe, root)

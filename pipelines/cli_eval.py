@@ -40,7 +40,8 @@ def eval_checkpoint(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...", help="Such as limit=50, engine.kind=vllm, suite.decoding.temperature=0.7"
+            metavar="[KEY=VALUE]...",
+            help="Such as engine.kind=vllm, engine.batch_size=64, suite.decoding.temperature=0.7",
         ),
     ] = None,
     suite: Annotated[
@@ -49,6 +50,9 @@ def eval_checkpoint(
     k: Annotated[str, typer.Option("--k", metavar="K[,K]", help="The k of pass@k, pass^k and maj@k.")] = "1",
     n: Annotated[
         int | None, typer.Option("--n", min=1, help="Answers to each problem; the largest k unless given.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="The first so many problems of each suite alone.")
     ] = None,
     against: Annotated[
         str | None, typer.Option(metavar="BASE", help="A checkpoint that is asked too, or a run that was.")
@@ -72,7 +76,8 @@ def eval_checkpoint(
         from pipelines.plan import Selection
 
         check_requirement(require, against)
-        recipe, asked = recipe_of(checkpoint, suite, k, n, against, name, overrides or [], runs)
+        chosen = [*(overrides or []), *([] if limit is None else [f"limit={limit}"])]
+        recipe, asked = recipe_of(checkpoint, suite, k, n, against, name, chosen, runs)
         root = runs / recipe.name
         if plan:
             show(plan_lines(recipe, root, typer.echo))
@@ -102,7 +107,7 @@ def eval_rescore(
     with one_line():
         from pipelines.errors import RunError
         from pipelines.eval_tables import moved_table
-        from pipelines.mirror import publish_run
+        from pipelines.remote.copies import publish_run
         from pipelines.report import write_report
         from pipelines.rescore import rescore
         from pipelines.store import find_run
@@ -134,7 +139,7 @@ def eval_import(
         from pipelines.eval_tables import result_table
         from pipelines.evaluation import stored
         from pipelines.imported import import_results
-        from pipelines.mirror import publish_run
+        from pipelines.remote.copies import publish_run
         from pipelines.report import write_report
 
         root = import_results(place, runs, name, label)

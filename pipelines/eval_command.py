@@ -14,9 +14,9 @@ from engines.settings import EngineSettings, what_matters
 from pipelines.checkpoints import engine_kind, root_of
 from pipelines.errors import RecipeError, RunError
 from pipelines.evaluation import Stored, check_same_problems, stored
-from pipelines.mirror import fetch_run
 from pipelines.plan import legs, plan
 from pipelines.recipe import Recipe, validate
+from pipelines.remote.copies import fetch_run
 from pipelines.runner import RECIPE_FILE, Say
 from pipelines.source import Source, assign, parse_assignment
 from pipelines.stage import StageSettings

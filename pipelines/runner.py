@@ -23,10 +23,11 @@ from pipelines.launching.settings import launch_settings
 from pipelines.lock import locked
 from pipelines.manifest import ATTEMPT_FILE, MANIFEST_FILE, Manifest, output_files
 from pipelines.metrics import METRICS_FILE, Metrics
-from pipelines.mirror import Mirror, mirror_of
 from pipelines.plan import Selection, Step, legs, plan, read_by
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
+from pipelines.remote.copies import mirror_of
+from pipelines.remote.mirror import Mirror
 from pipelines.shards import KEY_FILE
 from pipelines.stage import StageHandle, StageResult
 from pipelines.stop import Stop, polite_signals

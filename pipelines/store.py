@@ -13,7 +13,7 @@ import yaml
 
 from pipelines.errors import RunError
 from pipelines.manifest import MANIFEST_FILE, Manifest, finished_stages
-from pipelines.mirror import fetch_run, mirror_of, names_at, shown
+from pipelines.remote.copies import fetch_run, mirror_of, names_at, shown
 from pipelines.runner import RECIPE_FILE
 from pipelines.source import flatten, nearest
 
@@ -42,8 +42,11 @@ def read_run(directory: Path) -> StoredRun:
 
 
 def find_run(run: str, runs: Path) -> StoredRun:
-    """The run of that path, or of that name under `runs`. Raises `RunError` with the nearest name."""
-    fetch_run(runs / run)
+    """The run of that path, or of that name under `runs`, to look at: from a URL its checkpoints do not come down.
+
+    Raises `RunError` with the nearest name.
+    """
+    fetch_run(runs / run, checkpoints=False)
     for directory in (runs / run, Path(run)):
         if (directory / RECIPE_FILE).is_file():
             return read_run(directory)

@@ -26,7 +26,7 @@ def _runs(place: str | Path) -> Path:
         return Path(place)
     if str(place).startswith("memory:"):
         raise typer.BadParameter(f"{place}: what is in memory ends with this command; name a store that keeps it")
-    from pipelines.mirror import working_copy
+    from pipelines.remote.copies import working_copy
 
     return working_copy(str(place))
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from pipelines.claim import Claim
 from pipelines.errors import RunError
 from pipelines.manifest import ATTEMPT_FILE, MANIFEST_FILE
-from pipelines.mirror import Mirror, mirror_of, working_copy
-from pipelines.place import Place
+from pipelines.remote.claim import Claim
+from pipelines.remote.copies import mirror_of, working_copy
+from pipelines.remote.mirror import Mirror
+from pipelines.remote.place import Place
 from tests.pipelines.test_survival import CHILD, wait_for, write_recipe
 
 Take = Callable[[Path], dict[str, Any]]
@@ -29,7 +30,9 @@ Take = Callable[[Path], dict[str, Any]]
 
 def trivium(cache: Path, *arguments: object, interval: float = 0.2) -> subprocess.Popen[str]:
     """The command on a machine whose working copies are in `cache`, with an eager mirror."""
-    eager = f"import pipelines.mirror as m; m.Mirror.__init__.__defaults__ = ({interval},)"
+    eager = (
+        f"import pipelines.remote.copies as c; c.INTERVAL = {interval}; c.Mirror.__init__.__defaults__ = ({interval},)"
+    )
     start = f"import sys, runpy; sys.argv = ['child.py', 'trivium', *{[str(each) for each in arguments]!r}]"
     path = f"sys.path.insert(0, {str(Path.cwd())!r})"
     code = f"{start}; {path}; {eager}; runpy.run_path({str(CHILD)!r}, run_name='__main__')"
@@ -360,3 +363,75 @@ def test_metrics_go_up_before_the_chunks_they_speak_of(
     monkeypatch.setattr(type(memory), "put_file", lambda self, source, target, **more: order.append(Path(target).name))
     mirror.push_loose()
     assert order == ["metrics.jsonl", "000000.jsonl", ATTEMPT_FILE]
+
+
+def test_who_looks_brings_no_checkpoint_and_who_goes_on_does(memory: Any, tmp_path: Path) -> None:
+    directory = tmp_path / "one/toy/tune"
+    (directory / "checkpoint").mkdir(parents=True)
+    (directory / "checkpoint/model.safetensors").write_text("weights")
+    stage(directory, "[1]")
+    Mirror("memory://runs/toy", tmp_path / "one/toy").push_all()
+
+    reader = Mirror("memory://runs/toy", tmp_path / "two/toy")
+    reader.pull(to_read=True, checkpoints=False)
+    names = ["manifest.json", "rows.json"]
+    assert sorted(path.name for path in (tmp_path / "two/toy/tune").iterdir()) == names
+    # What is made of it here goes up, and takes nothing away there.
+    stage(tmp_path / "two/toy/rescore", "[2]")
+    reader.push_all()
+    assert memory.cat_file("/runs/toy/tune/checkpoint/model.safetensors") == b"weights"
+    assert memory.cat_file("/runs/toy/rescore/rows.json") == b"[2]"
+    Mirror("memory://runs/toy", tmp_path / "two/toy").pull()
+    assert (tmp_path / "two/toy/tune/checkpoint/model.safetensors").read_text() == "weights"
+
+
+def test_a_manifest_without_its_file_is_told(memory: Any, tmp_path: Path) -> None:
+    stage(tmp_path / "one/toy/sow", "[1]")
+    Mirror("memory://runs/toy", tmp_path / "one/toy").push_all()
+    memory.rm_file("/runs/toy/sow/rows.json")
+    with pytest.raises(RunError, match=r"sow/rows\.json: is missing, though a manifest names it"):
+        Mirror("memory://runs/toy", tmp_path / "two/toy").pull()
+
+
+def test_a_stage_of_no_files_comes_down(memory: Any, tmp_path: Path) -> None:
+    stage(tmp_path / "one/toy/sow", "[1]")
+    manifest = json.loads((tmp_path / "one/toy/sow" / MANIFEST_FILE).read_text())
+    memory.pipe_file("/runs/toy/sow/manifest.json", json.dumps(manifest | {"files": {}}).encode())
+    Mirror("memory://runs/toy", tmp_path / "two/toy").pull()
+    assert (tmp_path / "two/toy/sow" / MANIFEST_FILE).is_file()
+
+
+def test_the_heartbeat_does_not_wait_for_an_upload(
+    memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = Mirror("memory://runs/toy", tmp_path / "toy", interval=0.06)
+    put, up = type(memory).put_file, threading.Event()
+
+    def held_up(self: Any, source: str, target: str, **more: Any) -> None:
+        if target.endswith("weights"):
+            up.wait(30)
+        put(self, source, target, **more)
+
+    monkeypatch.setattr(type(memory), "put_file", held_up)
+    with mirror.held(lambda line: None, pytest.fail):
+        (tmp_path / "toy").mkdir()
+        (tmp_path / "toy/weights").write_text("many")
+        for beat in ("1", "22"):
+            (tmp_path / "toy/live.json").write_text(beat)
+            wait_for(
+                lambda beat=beat: (
+                    memory.exists("/runs/toy/live.json") and memory.cat("/runs/toy/live.json") == beat.encode()
+                )
+            )
+        assert not memory.exists("/runs/toy/weights")
+        up.set()
+
+
+def test_watching_a_run_at_a_url_fetches(tmp_path: Path) -> None:
+    recipe, url = write_recipe(tmp_path, seconds=1.0), f"file://{tmp_path}/shared/runs"
+    running = trivium(tmp_path / "one", "run", recipe, "--runs", url)
+    wait_for((tmp_path / "shared/runs/toy/live.json").exists, seconds=120)
+    text = finish(trivium(tmp_path / "two", "runs", "show", "toy", "--watch", "--runs", url))
+    finish(running)
+    assert "running: " in text, text
+    assert "tally" in text.rpartition("running: ")[2], "it ended before the run did"

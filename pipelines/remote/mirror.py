@@ -8,7 +8,6 @@ attempt: older files go before it comes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,20 +15,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pipelines.claim import Claim
 from pipelines.errors import RunError
-from pipelines.files import PARTIAL, remove, sha256_of, whole, write_json
+from pipelines.files import PARTIAL, remove, sha256_of, whole
 from pipelines.heartbeat import LIVE_FILE
-from pipelines.lock import LOCK_FILE, InUse, locked
+from pipelines.lock import LOCK_FILE
 from pipelines.manifest import ATTEMPT_FILE, MANIFEST_FILE, Manifest
 from pipelines.metrics import METRICS_FILE
-from pipelines.place import Place, told
-from pipelines.training import SAVES
+from pipelines.remote.claim import Claim
+from pipelines.remote.place import Place
+from pipelines.training import CHECKPOINT, SAVES
 from selfrefine.training import COMPLETE
-from tasks.remote import cache_folder
 
 INTERVAL = 30.0
 """Seconds between two looks for new files, and between two signs of life."""
+BEATS = 3
+"""How often the heartbeat goes up in that time."""
 URL_FILE = "mirror.json"
 
 
@@ -44,18 +44,21 @@ class Mirror:
         self._beginning: set[str] = set()
         self._sending = threading.Lock()
 
-    def pull(self, to_read: bool = False) -> None:
+    def pull(self, to_read: bool = False, checkpoints: bool = True) -> None:
         """Fetches what is newer at the URL: finished stages with their files, checked, and those of stages in work.
 
-        `to_read`: for those who only look, without the latter. Hold the lock of the local copy, and to go on with the
-        run that at the URL too.
+        Hold the lock of the local copy, and to go on with the run that at the URL too.
+
+        Args:
+            to_read: for those who only look, without stages in work.
+            checkpoints: whether the weights of finished stages come too. A later pull fetches those that did not.
         """
         there = self._place.names()
         finished = {_stage_of(name) for name in there if _last(name) == MANIFEST_FILE}
         in_work = {_stage_of(name) for name in there if _last(name) == ATTEMPT_FILE} - finished
         of = {stage: [name for name in there if name.startswith(f"{stage}/")] for stage in finished | in_work}
         for stage in sorted(finished):
-            if self._pull_finished(stage) and not to_read:
+            if self._pull_finished(stage, checkpoints) and not to_read:
                 self._fetch_new({name: there[name] for name in of[stage]})
         if not to_read:
             for stage in sorted(in_work):
@@ -146,20 +149,27 @@ class Mirror:
         with self._claim.held(say, on_loss):
             ended = threading.Event()
             failed: list[str] = []
-            follower = threading.Thread(target=self._follow, args=(ended, failed), name="mirror", daemon=True)
-            follower.start()
+            threads = [
+                threading.Thread(target=self._follow, args=(ended, failed), name="mirror", daemon=True),
+                # In a thread of its own: an upload that takes long is no silence.
+                threading.Thread(target=self._beat, args=(ended,), name="heartbeat", daemon=True),
+            ]
+            for thread in threads:
+                thread.start()
             try:
                 yield
             except BaseException:
                 ended.set()
-                follower.join()
+                for thread in threads:
+                    thread.join()
                 try:
                     self._push_rest()
                 except RunError as error:  # why the run ended matters more
                     say(f"warning: {error}; what is new is kept in {self.local}, and goes up when the run goes on")
                 raise
             ended.set()
-            follower.join()
+            for thread in threads:
+                thread.join()
             if failed:
                 say(f"warning: {failed[-1]}; trying once more")
             self._push_rest()
@@ -168,10 +178,14 @@ class Mirror:
         while not ended.wait(self.interval):
             try:
                 self.push_loose()
-                self._put_heartbeat()
                 failed.clear()
             except RunError as error:  # the work goes on; what is owed goes up later
                 failed.append(str(error))
+
+    def _beat(self, ended: threading.Event) -> None:
+        while not ended.wait(self.interval / BEATS):
+            with suppress(RunError):
+                self._put_heartbeat()
 
     def _push_rest(self) -> None:
         if self._claim.lost:
@@ -185,8 +199,8 @@ class Mirror:
         with suppress(FileNotFoundError):
             self._put(LIVE_FILE)
 
-    def _pull_finished(self, stage: str) -> bool:
-        """Fetches a finished stage. False where ours is newer, and stays."""
+    def _pull_finished(self, stage: str, checkpoints: bool) -> bool:
+        """Fetches a finished stage, or all but its checkpoint. False where ours is newer, and stays."""
         directory, name = self.local / stage, f"{stage}/{MANIFEST_FILE}"
         content = self._place.read(name)
         if content is None:
@@ -198,12 +212,27 @@ class Mirror:
         here = Manifest.read(directory) if directory.is_dir() else None
         if here is not None and here.started > up.started:
             return False
-        if here is None or here != up or here.damage(directory) is not None:
+        if here != up:
             (directory / MANIFEST_FILE).unlink(missing_ok=True)
-            for each, file in up.files.items():
-                path = directory / each
-                if not path.is_file() or path.stat().st_size != file.size or sha256_of(path) != file.sha256:
-                    self._fetch(f"{stage}/{each}", file.sha256)
+        for each, file in up.files.items():
+            path = directory / each
+            if not checkpoints and each.startswith(f"{CHECKPOINT}/"):
+                continue
+            same = (
+                path.is_file() and path.stat().st_size == file.size and (here == up or sha256_of(path) == file.sha256)
+            )
+            if same:
+                continue
+            try:
+                self._fetch(f"{stage}/{each}", file.sha256)
+            except FileNotFoundError:
+                if self._place.read(name) != content:
+                    return False  # It has begun anew meanwhile.
+                raise RunError(
+                    f"{self.url}/{stage}/{each}: is missing, though a manifest names it; remove that stage there"
+                ) from None
+        if here != up:
+            directory.mkdir(parents=True, exist_ok=True)
             with whole(directory / MANIFEST_FILE) as path:
                 path.write_bytes(content)
         return True
@@ -264,67 +293,6 @@ class Mirror:
         placed = [path for path in found if path.is_file() and not any(part.startswith(PARTIAL) for part in path.parts)]
         names = [path.relative_to(self.local).as_posix() for path in placed if not _is_of_half_a_save(path)]
         return sorted(names, key=_last_first)
-
-
-def working_copy(url: str) -> Path:
-    """The local folder of the runs that are kept at a URL."""
-    place = cache_folder("runs") / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
-    place.mkdir(parents=True, exist_ok=True)
-    write_json(place / URL_FILE, {"url": url.rstrip("/")})
-    return place
-
-
-def mirror_of(root: Path) -> Mirror | None:
-    """The mirror of a run's directory; None where its runs are kept here alone."""
-    url = _url_of(root.parent)
-    return None if url is None else Mirror(f"{url}/{root.name}", root)
-
-
-def fetch_run(root: Path) -> None:
-    """Brings what is finished of a run down into its working copy; nothing where runs are kept here alone.
-
-    Nothing either where a driver of this machine is at work there: what it has is the newest.
-    """
-    mirror = mirror_of(root)
-    if mirror is not None:
-        root.mkdir(parents=True, exist_ok=True)
-        with suppress(InUse), locked(root):
-            mirror.pull(to_read=True)
-
-
-def publish_run(root: Path) -> None:
-    """Puts up what a command added to a run that is not in work; nothing where runs are kept here alone."""
-    mirror = mirror_of(root)
-    if mirror is not None:
-        mirror.push_all()
-
-
-def names_at(runs: Path) -> list[str]:
-    """The runs that are kept at the URL of a working copy; none where runs are kept here alone."""
-    url = _url_of(runs)
-    if url is None:
-        return []
-    with told(url):
-        import fsspec
-
-        store, root = fsspec.core.url_to_fs(url)
-        store.invalidate_cache()
-        found = store.ls(root, detail=True) if store.isdir(root) else []
-        return sorted(_last(each["name"]) for each in found if each["type"] == "directory")
-
-
-def shown(path: Path) -> str:
-    """A run's directory, or that of runs, as the user knows it: by its URL where it is a working copy."""
-    if (url := _url_of(path)) is not None:
-        return url
-    url = _url_of(path.parent)
-    return str(path) if url is None else f"{url}/{path.name} (worked on in {path})"
-
-
-def _url_of(runs: Path) -> str | None:
-    """The URL that a folder of runs is a working copy of."""
-    path = runs / URL_FILE
-    return str(json.loads(path.read_text(encoding="utf-8"))["url"]) if path.is_file() else None
 
 
 def _is_of_half_a_save(path: Path) -> bool:

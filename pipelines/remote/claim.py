@@ -13,8 +13,8 @@ from typing import Any
 
 from pipelines.errors import RunError
 from pipelines.lock import LOCK_FILE
-from pipelines.place import Place
 from pipelines.process import born, is_alive
+from pipelines.remote.place import Place
 
 SILENCE = 3
 """Intervals without a new sign after which a driver counts as dead."""

@@ -1,0 +1,1 @@
+"""Runs that are kept at a URL."""
