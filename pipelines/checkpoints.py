@@ -86,6 +86,14 @@ def identity_of(path: str) -> str:
     return digest_of([fingerprint(each) for each in found]) if found else path
 
 
+def hub_commit(name: str) -> str | None:
+    """The commit of a model on the hub that lies in this machine's cache; None where it does not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json")
+    return Path(config).parent.name if isinstance(config, str) else None
+
+
 def chat_template(path: str) -> str | None:
     """How a local checkpoint says that a conversation is put to it; empty where nothing says so, None on the hub."""
     directory = Path(path)

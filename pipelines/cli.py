@@ -148,6 +148,7 @@ def runs_show(
 def runs_diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A run.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    all_: Annotated[bool, typer.Option("--all", help="Name every problem that flipped, not the first 20.")] = False,
     runs: Runs = Path("runs"),
 ) -> None:
     """The problems that flipped between two runs, then rows, numbers and settings that differ."""
@@ -160,7 +161,7 @@ def runs_diff(
         left, right = find_run(a, runs), find_run(b, runs)
         found = list(flips(left.directory, right.directory))
         if found:
-            show(flip_table(found))
+            show(flip_table(found, all_))
         show(difference_table(differences(left, right), a, b))
 
 

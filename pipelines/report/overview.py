@@ -11,7 +11,7 @@ from markupsafe import Markup
 from eval.stats import LEVEL, holm
 from eval.suite_file import Published, SuiteError
 from pipelines.report import plots
-from pipelines.report.breakdown import bar_of
+from pipelines.report.breakdown import bar_of_difference
 from pipelines.report.measures import Measures
 from pipelines.report.plots import Bar
 from pipelines.report.run import RunView
@@ -103,9 +103,7 @@ def _plots(pairs: Sequence[Pair]) -> list[tuple[str, Markup]]:
     groups: dict[tuple[str, str], list[Bar]] = {}
     for pair in pairs:
         each = pair.comparison
-        estimate = each["difference"]["estimate"]
-        clear = estimate["low"] is not None and (estimate["low"] > 0 or estimate["high"] < 0)
-        groups.setdefault((each["a"], each["b"]), []).append(bar_of(pair.measures.title, estimate, strong=clear))
+        groups.setdefault((each["a"], each["b"]), []).append(bar_of_difference(pair.measures.title, each))
     drawn = []
     for (a, b), bars in groups.items():
         title = f"Paired difference of {a} to {b} on each suite; the table has the numbers"

@@ -90,6 +90,7 @@ def pack_samples(
         "outcomes": OUTCOMES,
         "checkpoints": list(dict.fromkeys(each.label for evaluation in evaluations for each in evaluation.results)),
         "suites": [{"key": each.key, "title": each.title} for each in evaluations],
+        "elsewhere": [each for number, evaluation in enumerate(evaluations) for each in _elsewhere(number, evaluation)],
         "pictures": pictures.uris,
         "pictured": placed,
     }
@@ -101,6 +102,14 @@ def pack_samples(
         pictures_found=len(pictures.uris) + pictures.left_out,
         unreadable=pictures.unreadable,
     )
+
+
+def _elsewhere(suite: int, evaluation: Measures) -> Iterator[list[Any]]:
+    """Suite, checkpoint, base, problems gained and lost of each comparison with a base whose answers are not here."""
+    own = {each.label for each in evaluation.results}
+    for pair in evaluation.result["comparisons"]:
+        if pair["b"] not in own:
+            yield [suite, pair["a"], pair["b"], pair["gained"], pair["lost"]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,3 +239,20 @@ def test_a_base_that_is_trained_anew_makes_another_adapter(models: Path, tmp_pat
     after = identity_of(str(adapter)), weights_digest(str(adapter))
     assert before[0] != after[0] and before[1] != after[1]
     assert (identity_of("org/name"), weights_digest("org/name")) == ("org/name", None)
+
+
+def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    place = tmp_path / "models--org--name"
+    (place / "snapshots/0123abc").mkdir(parents=True)
+    (place / "snapshots/0123abc/config.json").write_text("{}")
+    (place / "refs").mkdir()
+    (place / "refs/main").write_text("0123abc")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/name"}))
+    before = weights_digest(str(adapter))
+    assert weights_digest("org/name") == "commit 0123abc"
+    (place / "snapshots/0123abc").rename(place / "snapshots/4567def")
+    (place / "refs/main").write_text("4567def")
+    assert weights_digest("org/name") == "commit 4567def" and weights_digest(str(adapter)) != before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,29 @@ def test_flips_are_those_of_the_json(tab: Tab, results: Mapping[str, Any]) -> No
             assert ask(tab, **asked, change=change) == (4 * problems, problems)
         both = len(comparison["gained"]) + len(comparison["lost"])
         assert ask(tab, **asked, change="any") == (4 * both, both)
+
+
+def test_flips_against_a_run_whose_answers_are_elsewhere(
+    shared: Tab, suites_run: Path, results: Mapping[str, Any], tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(suites_run, tmp_path / "alone"))
+    for path in run.glob("*/eval.json"):
+        result = json.loads(path.read_text())
+        result["checkpoints"] = [each for each in result["checkpoints"] if each["label"] == "tuned"]
+        path.write_text(json.dumps(result))
+    shared.complaints.clear()
+    shared.open(write_report(run))
+    for suite, result in results.items():
+        (comparison,) = result["comparisons"]
+        for change, name in (("better", "gained"), ("worse", "lost")):
+            if not comparison[name]:
+                continue  # no link: it would show nothing
+            links = f"[data-samples*='suite={suite}&'][data-samples*='change={change}'] a"
+            shared.value(f'[...document.querySelectorAll("{links}")].at(-1).click()')
+            shared.value("new Promise(done => setTimeout(done))")
+            words = shared.value(STATUS).replace(",", "").split()
+            assert (words[2], int(words[0]), int(words[5])) == ("880", 4 * len(comparison[name]), len(comparison[name]))
+    assert not shared.complaints
 
 
 def test_search_and_factors(tab: Tab, trials: list[tuple[str, Trial]]) -> None:

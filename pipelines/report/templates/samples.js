@@ -104,6 +104,7 @@ function fillForm(form, samples, sampled) {
   for (const name of ["checkpoint", "against"]) {
     form.elements[name].append(...samples.checkpoints.map((each) => option(each)));
   }
+  form.elements.against.append(...samples.bases.map((each) => option(each)));
   const values = new Map();
   for (const { factors } of samples.answers) {
     for (const [key, value] of Object.entries(factors)) values.set(key, (values.get(key) ?? new Set()).add(value));
@@ -119,7 +120,8 @@ function fillForm(form, samples, sampled) {
   worse.text = sampled ? "right less often" : "right → wrong";
   // A filter with nothing to choose is not there.
   const alone = samples.checkpoints.length < 2;
-  const hidden = { checkpoint: alone, against: alone, change: alone };
+  const single = alone && !samples.bases.length;
+  const hidden = { checkpoint: alone, against: single, change: single };
   hidden.suite = samples.suites.length < 2;
   hidden.factor = form.elements.factor.options.length < 2;
   for (const [name, gone] of Object.entries(hidden)) form.elements[name].closest("label").hidden = gone;

@@ -11,8 +11,9 @@ async function unpack(text) {
 
 // All answers of all blocks, in the order of suites, problems, checkpoints and samples.
 async function unpackSamples(head, texts) {
-  const { outcomes, checkpoints, suites, pictures, pictured } = await unpack(head);
+  const { outcomes, checkpoints, suites, elsewhere, pictures, pictured } = await unpack(head);
   const answers = [];
+  const flips = flipsOf(elsewhere);
   for (const [number, text] of texts.entries()) {
     const block = await unpack(text);
     const problems = block.ids.map((id, row) => ({
@@ -26,6 +27,7 @@ async function unpackSamples(head, texts) {
       gold: block.golds[row],
       answers: [],
       graded: new Map(), // checkpoint -> [right answers, graded answers]
+      flips: flips.get(`${block.suite} ${id}`) ?? [], // [checkpoint, base elsewhere, change]
     }));
     for (const answer of answersOf(block, problems, outcomes)) answers.push(answer);
   }
@@ -37,7 +39,22 @@ async function unpackSamples(head, texts) {
       rank.get(a.checkpoint) - rank.get(b.checkpoint) ||
       a.sample - b.sample,
   );
-  return { outcomes, checkpoints, suites, answers };
+  const bases = [...new Set(elsewhere.map(([, , base]) => base))];
+  return { outcomes, checkpoints, bases, suites, answers };
+}
+
+// Suite and problem -> how its answers compare with those of bases that are not on this page.
+function flipsOf(elsewhere) {
+  const flips = new Map();
+  for (const [suite, checkpoint, base, gained, lost] of elsewhere) {
+    for (const [change, ids] of [["better", gained], ["worse", lost]]) {
+      for (const id of ids) {
+        const key = `${suite} ${id}`;
+        flips.set(key, [...(flips.get(key) ?? []), [checkpoint, base, change]]);
+      }
+    }
+  }
+  return flips;
 }
 
 // What stands for a picture: none, a reason why it is not here, or its data URI.
@@ -82,6 +99,8 @@ function* answersOf(block, problems, outcomes) {
 // Whether a checkpoint gets a problem right more often than another ("better"), or less often ("worse"): as the
 // comparisons of the report count it. Null where it is the same, or one side could not be graded.
 function changeOf(problem, checkpoint, against) {
+  const flip = problem.flips.find(([a, b]) => a === checkpoint && b === against);
+  if (flip) return flip[2];
   const [own, other] = [problem.graded.get(checkpoint), problem.graded.get(against)];
   if (!own || !other || !own[1] || !other[1]) return null;
   const difference = own[0] * other[1] - other[0] * own[1];
