@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.problem import TaskError
+from tasks.written import ENCODING
 
-FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+FORMATS = (".csv", ".json", ".jsonl", ".parquet")
 ON_THE_HUB = "{} is a dataset on the hub: its columns are looked at when it is loaded"
 _LOOK = 1 << 20
 
@@ -30,7 +31,7 @@ def local_columns(path: Path, split: str, source: str) -> set[str]:
             import pyarrow.parquet as parquet
 
             return set(parquet.read_schema(path).names)
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding=ENCODING, newline="") as file:
             if path.suffix == ".csv":
                 return set(next(csv.reader(file)))
             if path.suffix in FORMATS:
@@ -41,7 +42,7 @@ def local_columns(path: Path, split: str, source: str) -> set[str]:
         raise TaskError(f"{source}: empty, or no saved dataset with a split {split!r}") from None
     except (OSError, ValueError, KeyError, AttributeError) as error:  # ArrowInvalid and JSON errors are ValueErrors.
         raise TaskError(f"{source}: cannot be read ({str(error).splitlines()[0][:200]})") from error
-    raise TaskError(f"{source}: not one of {', '.join(sorted(FORMATS))}")
+    raise TaskError(f"{source}: not one of {', '.join(FORMATS)}")
 
 
 def first_rows(text: str) -> Iterator[Mapping[str, Any]]:

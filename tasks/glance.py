@@ -12,6 +12,7 @@ from typing import Any
 from tasks.columns import FORMATS, first_rows
 from tasks.registry import function, units
 from tasks.remote import is_url
+from tasks.written import ENCODING
 
 _SAMPLE, _LOOK = 64, 1 << 20
 
@@ -103,7 +104,7 @@ def _parquet(path: Path) -> tuple[float, Sequence[Mapping[str, Any]]]:
 
 
 def _lines(path: Path) -> tuple[float, Sequence[Mapping[str, Any]]]:
-    with path.open(encoding="utf-8", newline="", errors="replace") as file:
+    with path.open(encoding=ENCODING, newline="", errors="replace") as file:
         if path.suffix == ".csv":
             rows: list[Mapping[str, Any]] = [row for row, _ in zip(csv.DictReader(file), range(_SAMPLE), strict=False)]
         else:

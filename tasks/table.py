@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engines.base import first_line
 from tasks import choices as multiple
+from tasks import written
 from tasks.columns import FORMATS, ON_THE_HUB, is_local, local_columns
 from tasks.faults import Fault, Faults
 from tasks.kept import kept
@@ -43,7 +45,9 @@ def load(
     `marker` is text behind whose last occurrence the answer stands (`####`). `images` is the folder that image paths
     are relative to; with `image_subset`, a configuration of the source that has columns `id` and `image`, our `image`
     is such an id. `subset` and `file` choose a configuration or one file of a hub dataset.
-    All other columns but images are the problems' `columns`, for their reward, and `choices` as a list of texts.
+    All other columns but images are the problems' `columns`, for their reward, and `choices` as a list of texts. A
+    local CSV or JSON file is read as it is written (`tasks.written`); a CSV's other columns are numbers where every
+    cell is one or empty.
     Rows without question and answer, without any text and image, or with options that cannot be read are counted and
     named, from 0; images are not decoded here. Raises `TaskError`.
     """
@@ -51,9 +55,12 @@ def load(
     table = _open(split, source, subset, file)
     _check_columns(source, columns, names, set(table.column_names))
     table, pictured = _undecoded(table)
+    further = sorted(_further(set(table.column_names) - pictured, names))
+    if isinstance(table, written.Written) and Path(source).suffix == ".csv":
+        table = _with_numbers(table, further)
     reader = _Reader(
         names,
-        sorted(_further(set(table.column_names) - pictured, names)),
+        further,
         Path(images).expanduser() if images else None,
         gold or multiple.GOLD[0],
         marker,
@@ -142,14 +149,16 @@ def _is_saved(path: Path) -> bool:
 
 
 def _open(split: str, source: str, subset: str | None, file: str | None) -> Any:
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix not in FORMATS:
+        raise TaskError(f"{source}: not one of {', '.join(FORMATS)}")
+    if path.is_file() and path.suffix != ".parquet":
+        return written.read(path, source)
     import datasets
 
-    path = Path(source).expanduser()
     try:
         if path.is_file():
-            if path.suffix not in FORMATS:
-                raise TaskError(f"{source}: not one of {', '.join(sorted(FORMATS))}")
-            return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split="train")
+            return datasets.load_dataset("parquet", data_files=str(path), split="train")
         if path.is_dir() and _is_saved(path):
             loaded = datasets.load_from_disk(str(path))
             return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
@@ -161,9 +170,14 @@ def _open(split: str, source: str, subset: str | None, file: str | None) -> Any:
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetGenerationError) as error:
         if isinstance(error, TaskError):
             raise
-        raise TaskError(
-            f"{source}, split {split}: cannot be read ({str(error).strip().splitlines()[0][:200]})"
-        ) from error
+        # What datasets says of a row that it cannot read is in the error behind its own.
+        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
+        raise TaskError(f"{source}, split {split}: cannot be read ({first_line(cause or error)[:200]})") from error
+
+
+def _with_numbers(table: Any, names: Collection[str]) -> list[Mapping[str, Any]]:
+    columns = {name: written.numbers([row[name] for row in table]) for name in names}
+    return [{**row, **{name: columns[name][place] for name in names}} for place, row in enumerate(table)]
 
 
 def _undecoded(table: Any) -> tuple[Any, set[str]]:
@@ -226,6 +240,8 @@ class _Reader:
     def _asked(self, row: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
         """Question, answer, and the column `choices` where there is one."""
         if turns := self._cell(row, "conversations"):
+            if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
+                raise Fault("its conversations are no list of turns")
             said = [str(turn.get("value", turn.get("content", ""))).replace("<image>", "").strip() for turn in turns]
             return said[0], said[1] if len(said) > 1 else "", {}
         question, answer = _text(self._cell(row, "question")), _text(self._cell(row, "answer"))

@@ -70,6 +70,95 @@ def test_every_format_gives_the_same_problems(name: str, folder: Path) -> None:
     assert rows.dropped == ()
 
 
+GOLDS = (
+    ["1", "2", "", "4"], ["060", "007", "3"], ["None", "NA", "null", "nan"], ["True", "False"], ["1", "1.50", "3/4"],
+    ["2020-01-01", "2021-02-03"], ["12345678901234567890123", "1"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("golds", GOLDS, ids=lambda golds: golds[0])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "json"])
+def test_a_gold_answer_is_what_stands_in_the_file(golds: Sequence[str], ending: str, folder: Path) -> None:
+    rows = [{"id": f"{i}", "question": "q", "answer": gold} for i, gold in enumerate(golds)]
+    read = table.load("train", written(rows, folder / f"rows.{ending}"))
+    assert {p.id: p.answer for p in read.problems} == {f"{i}": gold for i, gold in enumerate(golds) if gold}
+    assert sum(number for _, number in read.dropped) == golds.count("")
+
+
+def test_numbers_of_json_are_not_made_others_by_those_of_other_rows(folder: Path) -> None:
+    rows = [{"question": "q", "answer": gold, "of": {str(gold): 1}} for gold in (1, 2.5, None, 3, float("nan"))]
+    read = table.load("train", written(rows, folder / "rows.jsonl"))
+    assert [(p.answer, p.columns["of"]) for p in read.problems] == [
+        ("1", {"1": 1}),
+        ("2.5", {"2.5": 1}),
+        ("3", {"3": 1}),
+    ]
+    assert dict(read.dropped) == {"empty (rows 2, 4)": 2}
+
+
+def test_the_other_columns_of_a_csv_are_numbers_where_all_their_cells_are(folder: Path) -> None:
+    cells = {
+        "target": (["24", "-7", "0"], [24, -7, 0]),
+        "tolerance": (["0.10", "1e-3", "2"], [0.1, 0.001, 2]),
+        "level": (["1", "", "3"], [1, None, 3]),
+        "code": (["060", "7", "8"], ["060", "7", "8"]),
+        "word": (["None", "", "7"], ["None", None, "7"]),
+        "long": (["1" * 30, "2", "3"], ["1" * 30, "2", "3"]),
+    }
+    rows = [{"question": "q", "answer": "a", **{name: each[0][i] for name, each in cells.items()}} for i in range(3)]
+    read = table.load("train", written(rows, folder / "rows.csv"))
+    for name, (_, wanted) in cells.items():
+        found = [p.columns[name] for p in read.problems]
+        assert found == wanted and [type(each) for each in found] == [type(each) for each in wanted], name
+
+
+def test_a_csv_as_spreadsheets_write_it_is_read(folder: Path) -> None:
+    long = "x" * 200_000
+    text = f'question,answer\r\n"a ""b"",\r\nc?",1\r\n\r\n{long},2\r\n'
+    (folder / "rows.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    table.check("train", str(folder / "rows.csv"))
+    read = table.load("train", str(folder / "rows.csv"))
+    assert [(p.question, p.answer) for p in read.problems] == [('a "b",\r\nc?', "1"), (long, "2")]
+
+
+GOOD = '{"question": "q", "answer": "a"}\n'
+LIST = '{"question": "q",\n "answer": "a"},\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.jsonl", GOOD * 500 + '{"question": "q", "answer"\n' + GOOD * 500, "line 501: .*Expecting ':'"),
+        ("x.jsonl", GOOD + "\n[1]\n", "line 3: .*no object"),
+        ("x.jsonl", GOOD + GOOD.rstrip() * 2, "line 2: .*Extra data"),
+        ("x.jsonl", (GOOD * 9).encode() + b'{"question": "\xe9"}\n', "line 10: .*not UTF-8"),
+        ("x.jsonl", GOOD + f'{{"question": "q", "answer": {"1" * 5000}}}\n', "line 2: .*4300 digits"),
+        ("x.json", "[" + LIST + '{"question" "q"}]', "line 3: .*Expecting ':'"),
+        ("x.json", '[{"question": "q"}, 7]', "row 1: .*no object"),
+        ("x.csv", 'question,answer\n"a\nb",1\na,b,c,d\nq,3\n', r"line 4: .*4 cells, and the header has 2\)"),
+        ("x.csv", "question,answer\nq,1\nq\n", "line 3: .*1 cells"),
+        ("x.csv", 'question,answer\nq,1\nr,"2\ns,3\nt,4\n', "line 3: .*unexpected end"),
+        ("x.csv", "question,answer,answer\nq,1,2\n", "line 1: .*two columns are called 'answer'"),
+        ("x.csv", "question,answer\n", "has no row"),
+        ("x.jsonl", "\n", "has no row"),
+    ],
+)
+def test_the_first_line_that_cannot_be_read_is_named(
+    name: str, content: str | bytes, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(TaskError, match=rf"{name}\b.*{said}") as caught:
+        table.load("train", str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_conversations_that_are_none_are_counted(folder: Path) -> None:
+    good = [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Hi."}]
+    rows = [{"conversations": turns} for turns in (["Hi?", "Hi."], "Hi?", good)]
+    read = table.load("train", written(rows, folder / "rows.jsonl"))
+    assert len(read.problems) == 1 and dict(read.dropped) == {"its conversations are no list of turns (rows 0, 1)": 2}
+
+
 def test_columns_are_mapped_and_a_missing_one_is_named_with_those_there_are(folder: Path) -> None:
     source = written([{"q": "what?", "label": "cat", "n": 7}], folder / "rows.jsonl")
     rows = table.load("train", source, columns={"question": "q", "answer": "label", "id": "n"})
@@ -194,6 +283,10 @@ def test_a_source_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(TaskError, match=words) as caught:
             table.load("train", source)
         assert "\n" not in str(caught.value)
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "train.jsonl").write_text(GOOD * 3 + '{"question": "q", "answer"\n')
+    with pytest.raises(TaskError, match=r"split train: cannot be read .*[Mm]issing a colon"):
+        table.load("train", str(tmp_path / "copy"))
     written(ROWS, tmp_path / "split")
     with pytest.raises(TaskError, match="split dev: cannot be read"):
         table.load("dev", str(tmp_path / "split"))
