@@ -221,12 +221,12 @@ def _recipe(data: dict[str, Any]) -> Recipe:
 
 def _keep_whole(recipe: Recipe, root: Path) -> None:
     """Raises `RunError` where a part of a suite's problems would take the place of a result on all of them."""
-    results = {each.name: each.result for each in stored(root)}
+    results = {each.name: each for each in stored(root)}
     for stage in recipe.stages:
-        limit, result = getattr(stage, "limit", None), results.get(str(stage.name))
-        if limit and result and not result["partial"] and limit < result["problems"]["used"]:
+        limit, found = getattr(stage, "limit", None), results.get(str(stage.name))
+        if limit and found and not found.limited and limit < found.result["problems"]["used"]:
             raise RunError(
-                f"{root / str(stage.name)}: holds the result on all {result['problems']['used']} problems, which "
+                f"{root / str(stage.name)}: holds the result on all {found.result['problems']['used']} problems, which "
                 f"limit={limit} would replace; give the limited one a --name of its own"
             )
 

@@ -58,9 +58,19 @@ class Stored:
     @property
     def fingerprint(self) -> str:
         """Identity of its outputs."""
+        return self._manifest.fingerprint
+
+    @property
+    def limited(self) -> bool:
+        """Whether `limit` made it partial, and not rows that cannot be used."""
+        limit = self._manifest.source["settings"].get("limit")
+        return bool(self.result["partial"]) and limit == self.result["problems"]["used"]
+
+    @property
+    def _manifest(self) -> Manifest:
         manifest = Manifest.read(self.directory)
         assert manifest is not None
-        return manifest.fingerprint
+        return manifest
 
     def is_of(self, suite: str) -> bool:
         """Whether this is what a user calls so: the suite's name, its file, or the stage."""

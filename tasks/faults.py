@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import islice
 
 NAMED = 3
@@ -14,21 +14,25 @@ class Fault(ValueError):
 
 
 class Faults:
-    """Kinds of faults, and where they are. `unit` is what places count: `row`, `line`."""
+    """Kinds of faults, and where they are. `unit` is what places are: a `row` or `line` by its number, a `file`."""
 
     def __init__(self, unit: str = "row") -> None:
         self._unit = unit
-        self._places: dict[str, list[int]] = defaultdict(list)
+        self._places: dict[str, list[int | str]] = defaultdict(list)
+        self._rows: Counter[str] = Counter()
 
-    def add(self, reason: str, place: int) -> None:
-        """Counts one more row with such a fault."""
+    def add(self, reason: str, place: int | str, rows: int = 1) -> None:
+        """Counts one more row, or so many, with such a fault."""
         self._places[reason].append(place)
+        self._rows[reason] += rows
 
     @property
     def dropped(self) -> tuple[tuple[str, int], ...]:
         """(what is wrong and where, how many), as `Rows.dropped` has it."""
-        return tuple((self._named(reason, places), len(places)) for reason, places in sorted(self._places.items()))
+        return tuple(
+            (self._named(reason, places), self._rows[reason]) for reason, places in sorted(self._places.items())
+        )
 
-    def _named(self, reason: str, places: list[int]) -> str:
+    def _named(self, reason: str, places: list[int | str]) -> str:
         listed = ", ".join(map(str, islice(places, NAMED))) + (", …" if len(places) > NAMED else "")
         return f"{reason} ({self._unit}{'s' if len(places) > 1 else ''} {listed})"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
 
+from tasks.faults import Faults
 from tasks.problem import Picture, Rows, TaskError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -58,7 +59,7 @@ def _nothing(root: Path) -> TaskError:
 
 def without_bad_images(rows: Rows, what: str) -> Rows:
     """`rows` without those whose image cannot be used, counted by reason: `missing_image`, `empty_file`, `huge`,
-    `unreadable`.
+    `unreadable`. The first images of each are named, with their first problem.
 
     Counted are the problems of such an image, or 1 where it has none. Raises `TaskError` where nothing is left of
     `what`.
@@ -69,15 +70,22 @@ def without_bad_images(rows: Rows, what: str) -> Rows:
         bad = {picture.path: reason for picture, reason in zip(rows.pictures, found, strict=True) if reason}
     if not bad:
         return rows
-    asked = Counter(problem.image for problem in rows.problems)
-    dropped = Counter(dict(rows.dropped))
-    for path, reason in bad.items():
-        dropped[reason] += asked[path] or 1
+    asked: dict[str, list[str]] = defaultdict(list)
+    for problem in rows.problems:
+        if problem.image in bad:
+            asked[problem.image].append(problem.id)
+    faults = Faults("file")
+    for picture in rows.pictures:
+        if picture.path in bad:
+            ids = asked[picture.path]
+            place = f"{picture.id} of problem {ids[0]}" if ids else picture.id
+            faults.add(bad[picture.path], place, len(ids) or 1)
+    dropped = tuple(sorted((*rows.dropped, *faults.dropped)))
     problems = [problem for problem in rows.problems if problem.image not in bad]
     pictures = [picture for picture in rows.pictures if picture.path not in bad]
     if not problems and not pictures:
-        raise TaskError(f"{what}: nothing to work on ({', '.join(f'{n} {r}' for r, n in sorted(dropped.items()))})")
-    return Rows(problems, pictures, tuple(sorted(dropped.items())))
+        raise TaskError(f"{what}: nothing to work on ({', '.join(f'{n} {r}' for r, n in dropped)})")
+    return Rows(problems, pictures, dropped, rows.lost + sum(map(len, asked.values())))
 
 
 def problem_with(path: Path) -> str | None:

@@ -55,11 +55,15 @@ def column_names(problems: Sequence[Problem]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a task gives: the rows, and how many were left out for which reason."""
+    """What a task gives: the rows, and how many were left out for which reason.
+
+    `lost`: those of the left out that were asked for: not rows in place of which others were drawn or taken.
+    """
 
     problems: Sequence[Problem] = ()
     pictures: Sequence[Picture] = ()
     dropped: tuple[tuple[str, int], ...] = ()
+    lost: int = 0
 
     @property
     def left_out(self) -> Mapping[str, int]:

@@ -7,7 +7,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engines.spelling import did_you_mean
@@ -90,6 +90,9 @@ def load(task: str, split: str = "train", skip: int = 0, take: int | None = None
     what = f"{task}, split {split}"
     with _at_hand(options) as local:
         rows: Rows = make(split, **local)
+        # Of a slice, and of problems that are made, there are as many as were asked for, whatever was left out.
+        whole = not skip and take is None and not makes_problems(task)
+        rows = replace(rows, lost=sum(number for _, number in rows.dropped) if whole else 0)
         return without_bad_images(_cut(rows, skip, take, what), what)
 
 
@@ -173,7 +176,7 @@ def _cut(rows: Rows, skip: int, take: int | None, what: str) -> Rows:
     wanted = {picture.path for picture in pictures}
     kept_blind = {problem.id for problem in blind[max(0, skip - behind) : max(0, end - behind)]}
     kept = [p for p in rows.problems if (p.image in wanted if p.image else p.id in kept_blind)]
-    return Rows(kept, pictures, rows.dropped)
+    return replace(rows, problems=kept, pictures=pictures)
 
 
 def truth(task: str, question: str, image_id: str) -> str | None:

@@ -196,7 +196,10 @@ class EvaluateStage(DataStageSettings):
 
         rows = context.rows(self.data) if self.suite is None else self.suite_file()[1].rows()
         problems = rows.problems[: self.limit]
-        suite = self._suite(context, len(rows.problems))
+        complete = self.suite is not None and self.suite_file()[1].problems is not None
+        lost = 0 if complete else rows.lost
+        original = len(rows.problems) + lost
+        suite = self._suite(context, original)
         if not problems:
             where = suite.name if self.suite else f"data.{self.data}"
             raise RunError(f"evaluate: {where} has no problems with answers")
@@ -221,6 +224,9 @@ class EvaluateStage(DataStageSettings):
         seen = overlap_of(context.recipe, problems)
         more: dict[str, Any] = composed(self._section(context), results) | ({} if seen is None else {"overlap": seen})
         said = list(warning(seen))
+        if lost:
+            why = "; ".join(f"{number} of {reason}" for reason, number in rows.dropped)
+            said.append(f"{lost} of the {original} problems of {suite.name} cannot be used and are left out: {why}")
         if harder is not None:
             stressed = put_under_stress(context, harder, found, suite, grader, results, self.chunk)
             more["stress"] = {"reports": stressed.reports, "dropped": stressed.dropped}

@@ -151,6 +151,30 @@ def test_suites_add_up_in_one_run(real_children: Any, models: Path, suite: Path,
     assert "letters" in page and "other" in page
 
 
+def test_rows_that_are_lost_make_a_result_partial_and_are_a_warning(
+    real_children: Any, models: Path, tmp_path: Path
+) -> None:
+    rows = [row | {"answer": None} if number % 2 else row for number, row in enumerate(ROWS)]
+    (tmp_path / "half.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    suite = write(tmp_path / "half.yaml", tmp_path / "half.jsonl", problems=None)
+
+    def run(*arguments: str) -> Any:
+        return real_children.trivium(
+            "eval", models / "first", "--suite", suite, *arguments, "--runs", tmp_path / "runs"
+        )
+
+    assert run().code == 0
+    found = result(tmp_path / "runs", "eval-first", "half")
+    assert found["partial"] and found["problems"] == {"used": 15, "original": 30}
+    assert "15/30 partial" in found["provenance"]["quote"]
+    manifest = json.loads((tmp_path / "runs/eval-first/half/manifest.json").read_text())
+    assert (manifest["rows_in"], manifest["rows_out"]) == (30, 15)
+    said = "15 of the 30 problems of half cannot be used and are left out: 15 of empty (rows 1, 3, 5, …)"
+    assert said in manifest["warnings"]
+    # It is a result on all that there is, though not on all that there should be.
+    assert "holds the result on all 15 problems, which limit=5" in run("limit=5").text
+
+
 def test_a_limit_takes_the_place_of_no_whole_result(
     real_children: Any, models: Path, suite: Path, tmp_path: Path
 ) -> None:

@@ -187,7 +187,8 @@ def test_a_cluster_column_parts_problems_of_one_image_and_joins_those_of_several
     assert [each.question for each in load("table", **given, skip=1, take=1).problems] == ["1?", "2?"]
     (tmp_path / "b.png").write_text("torn")
     torn = load("table", **given)
-    assert [each.cluster for each in torn.problems] == ["f", "c.png"] and dict(torn.dropped) == {"unreadable": 2}
+    assert [each.cluster for each in torn.problems] == ["f", "c.png"]
+    assert dict(torn.dropped) == {"unreadable (file b.png of problem 1)": 2}
 
 
 def png(colour: tuple[int, int, int]) -> dict[str, Any]:

@@ -39,7 +39,12 @@ def test_bad_files_are_counted_by_reason(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "folder.png").mkdir()
     rows = load("images", folder=str(tmp_path))
     assert [p.id for p in rows.pictures] == ["good.png"]
-    assert dict(rows.dropped) == {"empty_file": 1, "unreadable": 3, "huge": 1}
+    assert dict(rows.dropped) == {
+        "empty_file (file zero.png)": 1,
+        "unreadable (files text.webp, torn.jpg, torn.png)": 3,
+        "huge (file big.png)": 1,
+    }
+    assert rows.lost == 0  # nobody has asked anything about them
 
 
 def test_only_the_images_of_the_slice_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +56,8 @@ def test_only_the_images_of_the_slice_are_decoded(tmp_path: Path, monkeypatch: p
     real = images.problem_with
     monkeypatch.setattr(images, "problem_with", lambda path: opened.append(path.name) or real(path))
     rows = load("images", folder=str(tmp_path), skip=2, take=3)
-    assert [p.id for p in rows.pictures] == ["2.png", "4.png"] and dict(rows.dropped) == {"unreadable": 1}
+    assert [p.id for p in rows.pictures] == ["2.png", "4.png"]
+    assert dict(rows.dropped) == {"unreadable (file 3.png)": 1}
     assert sorted(opened) == ["2.png", "3.png", "4.png"]
 
 

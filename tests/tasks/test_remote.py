@@ -54,7 +54,7 @@ def test_a_table_and_its_folder_of_images(bucket: Any, tmp_path: Path) -> None:
     bucket.pipe_file("lab/animals.jsonl", lines(rows))
     found = load("table", source="s3://lab/animals.jsonl", images="s3://lab/photos")
     assert [problem.answer for problem in found.problems] == ["cat", "dog"]
-    assert dict(found.dropped) == {"missing_image": 1}
+    assert dict(found.dropped) == {"missing_image (file deep/cow.png of problem 2)": 1}
     pictures = load("images", folder="s3://lab/photos").pictures
     assert [picture.id for picture in pictures] == ["deep/cat.png", "deep/dog.png"]
 

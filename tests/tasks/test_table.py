@@ -195,7 +195,11 @@ def test_what_cannot_be_used_is_counted(folder: Path) -> None:
         {"question": "without an image", "answer": "is fine", "image": ""},
     ]
     rows = load("table", source=written([*ROWS, *more], folder / "rows.jsonl"), images=str(folder))
-    assert dict(rows.dropped) == {"missing_image": 1, "empty (rows 5, 6)": 2, "empty_file": 1, "unreadable": 1}
+    assert dict(rows.dropped) == {
+        "missing_image (file nowhere.png of problem 2)": 1, "empty (rows 5, 6)": 2,
+        "empty_file (file zero.png of problem 3)": 1, "unreadable (file text.png of problem 4)": 1,
+    }  # fmt: skip
+    assert rows.lost == 5
     assert [p.question for p in rows.problems] == [ROWS[0]["question"], ROWS[1]["question"], "without an image"]
     assert rows.problems[-1].image is None
     with pytest.raises(TaskError, match=r"no usable row \(1 empty \(row 0\)\)"):
@@ -247,7 +251,10 @@ def test_images_inside_the_table_become_files_and_broken_ones_are_counted(folder
     for name in ("saved", "rows.parquet"):
         rows = load("table", source=str(folder / name))
         assert [p.question for p in rows.problems] == ["a?", "d?"]
-        assert dict(rows.dropped) == {"unreadable": 1, "empty_file": 1}
+        assert [(reason.partition(" (")[0], number) for reason, number in rows.dropped] == [
+            ("empty_file", 1), ("unreadable", 1),
+        ]  # fmt: skip
+        assert [reason[-14:] for reason, _ in rows.dropped] == [" of problem 2)", " of problem 1)"]
         # Equal images are one image: one picture, one cluster, one file.
         assert len(rows.pictures) == 1 and {p.cluster for p in rows.problems} == {rows.pictures[0].id}
         assert Path(rows.pictures[0].path).read_bytes() == whole
@@ -267,7 +274,19 @@ def test_the_problems_of_a_bad_image_are_counted_each(folder: Path) -> None:
     asked = [{"question": f"{i}?", "answer": "a", "image": "torn.png"} for i in range(3)]
     silent = {"question": "", "answer": "", "image": "torn.png"}
     rows = load("table", source=written([*ROWS, *asked, silent], folder / "rows.jsonl"), images=str(folder))
-    assert dict(rows.dropped) == {"unreadable": 3} == rows.left_out
+    assert dict(rows.dropped) == {"unreadable (file torn.png of problem 2)": 3} == rows.left_out and rows.lost == 3
+
+
+def test_what_is_lost_was_asked_for(folder: Path) -> None:
+    bad = {"question": "q", "answer": "a", "image": "nowhere.png"}
+    source = written([{"question": "", "answer": ""}, *ROWS, bad], folder / "rows.jsonl")
+    found = [
+        load("table", source=source, images=str(folder), **part)
+        for part in ({}, {"take": 2}, {"skip": 1}, {"skip": 1, "take": 1})
+    ]
+    # A slice counts the rows that can be used, so an empty one is missing in none; its images are then looked at.
+    assert [(len(rows.problems), rows.lost) for rows in found] == [(2, 2), (2, 0), (1, 1), (1, 0)]
+    assert load("sudoku", size=30, side=4).lost == 0
 
 
 def test_a_source_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
