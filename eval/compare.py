@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.stats import DRAWS, Difference, Estimate, Floats, differences, holm, mean_interval, paired_difference
+from eval.estimators import over_problems, paired_over_problems
+from eval.stats import DRAWS, Difference, Estimate, Floats, differences, holm
 from eval.suite import CompareError, differing_keys
 from eval.tally import by_problem, tally
 from eval.trial import Trial, TrialError
@@ -31,7 +32,8 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`a` against `b`. `left_out`: problems that one side could not grade. `p_holm`: p adjusted for its family.
+    """`a` against `b`. `left_out`: problems that one side could not grade; with too many of them the difference and
+    the `shares` have no value. `p_holm`: p adjusted for its family.
 
     `gained` and `lost` are the problems that flipped: right for `a` and wrong for `b`, and the other way. With several
     trials or seeds of a problem, those that `a` gets right more often, and less often. `shares`: what `a` and `b` get
@@ -130,7 +132,7 @@ def across_seeds(arms: Mapping[str, Sequence[Evaluated]], control: str, *, draws
         ]
     )
     found = {each.a: each for each in comparisons}
-    return [_over_seeds(arm, scores, clusters, found.get(arm), draws) for arm in arms]
+    return [_over_seeds(arm, scores, clusters, found.get(arm), left_out, draws) for arm in arms]
 
 
 def verdict(comparison: Comparison, seeds: int) -> str:
@@ -151,14 +153,22 @@ def verdict(comparison: Comparison, seeds: int) -> str:
 
 
 def _over_seeds(
-    arm: str, scores: Mapping[str, Floats], clusters: Sequence[str], comparison: Comparison | None, draws: int
+    arm: str,
+    scores: Mapping[str, Floats],
+    clusters: Sequence[str],
+    comparison: Comparison | None,
+    left_out: int,
+    draws: int,
 ) -> ArmOverSeeds:
     own = scores[arm]
-    accuracy = mean_interval(own.mean(0), clusters, draws=draws)
-    per_seed = tuple(_mean_or_none(row) for row in own)
+    of_problems = [*own.mean(0), *[None] * left_out]
+    everywhere = [*clusters, *[""] * left_out]
+    accuracy = over_problems(of_problems, everywhere, "problems could be graded for every arm and seed", draws=draws)
+    known = accuracy.value is not None
+    per_seed = tuple(_mean_or_none(row, known) for row in own)
     if comparison is None:
         return ArmOverSeeds(arm, accuracy, per_seed, None, (), "the control")
-    differences = tuple(_mean_or_none(row) for row in own - scores[comparison.b])
+    differences = tuple(_mean_or_none(row, known) for row in own - scores[comparison.b])
     return ArmOverSeeds(arm, accuracy, per_seed, comparison, differences, verdict(comparison, len(own)))
 
 
@@ -174,13 +184,14 @@ def _paired(
     draws: int,
 ) -> Comparison:
     """`a_scores`, `b_scores`: [S, N], a row for each seed."""
-    difference = paired_difference(a_scores, b_scores, clusters, draws=draws)
+    difference = paired_over_problems(a_scores, b_scores, clusters, len(problems) + left_out, draws=draws)
+    known = difference.estimate.value is not None
     change = differences(a_scores, b_scores)
     gained, lost = (
         tuple(problem for problem, flipped in zip(problems, side, strict=True) if flipped)
         for side in (change > 0, change < 0)
     )
-    shares = _mean_or_none(a_scores.ravel()), _mean_or_none(b_scores.ravel())
+    shares = _mean_or_none(a_scores.ravel(), known), _mean_or_none(b_scores.ravel(), known)
     return Comparison(a, b, difference, left_out, gained, lost, shares, bool(a_scores.any() or b_scores.any()))
 
 
@@ -189,8 +200,8 @@ def _scores(tables: Sequence[Mapping[str, _Scored]], problems: Sequence[str]) ->
     return np.array([[table[problem].value for problem in problems] for table in tables], float)
 
 
-def _mean_or_none(row: Floats) -> float | None:
-    return float(row.mean()) if len(row) else None
+def _mean_or_none(row: Floats, known: bool) -> float | None:
+    return float(row.mean()) if known and len(row) else None
 
 
 def check_settings(a: Evaluated, b: Evaluated, allow: Collection[str]) -> None:

@@ -15,8 +15,9 @@ from functools import lru_cache
 from math import comb
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from eval.stats import DRAWS, Estimate, function_interval, mean_interval, ratio
+from eval.stats import DRAWS, Difference, Estimate, function_interval, mean_interval, paired_difference, ratio
 from eval.tally import Tally
 
 LEAST_KNOWN = Fraction(19, 20)
@@ -87,9 +88,20 @@ def over_problems(
     """
     known = [(float(value), cluster) for value, cluster in zip(values, clusters, strict=True) if value is not None]
     drawn = [cluster for _, cluster in known]
-    if reason := _too_few(len(known), len(values), needed):
+    if reason := too_few(len(known), len(values), needed):
         return Estimate(None, None, None, None, len(known), len(set(drawn)), None, reason=reason)
     return mark_partial(mean_interval([value for value, _ in known], drawn, draws=draws), len(values))
+
+
+def paired_over_problems(
+    a: ArrayLike, b: ArrayLike, clusters: Sequence[str], total: int, *, draws: int = DRAWS
+) -> Difference:
+    """`paired_difference` over the problems that both sides know, of `total`: with no value where these are too few."""
+    if reason := too_few(len(clusters), total, "problems could be graded on both sides"):
+        unknown = Estimate(None, None, None, None, len(clusters), len(set(clusters)), None, reason=reason)
+        return Difference(unknown, None, None, None, None, None)
+    found = paired_difference(a, b, clusters, draws=draws)
+    return replace(found, estimate=mark_partial(found.estimate, total))
 
 
 def mark_partial(estimate: Estimate, total: int) -> Estimate:
@@ -108,7 +120,7 @@ def consistency(problems: Sequence[Tally], k: int, *, draws: int = DRAWS) -> Est
     """
     known = [problem for problem in problems if _enough(problem, k)]
     clusters = [problem.cluster for problem in known]
-    if reason := _too_few(len(known), len(problems), f"problems have {k} graded trials"):
+    if reason := too_few(len(known), len(problems), f"problems have {k} graded trials"):
         return Estimate(None, None, None, None, len(known), len(set(clusters)), None, reason=reason)
     rows = [[float(pass_hat_k(problem, k) or 0), problem.passes / problem.n] for problem in known]
     estimate = function_interval(
@@ -123,7 +135,8 @@ def _enough(problem: Tally, k: int) -> bool:
     return problem.n >= k
 
 
-def _too_few(known: int, total: int, needed: str) -> str | None:
+def too_few(known: int, total: int, needed: str) -> str | None:
+    """Why there is no value over `known` of `total` problems; None where these are enough."""
     return f"only {known} of {total} {needed}" if known < LEAST_KNOWN * total else None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from eval.estimators import mark_partial, too_few
 from eval.stats import DRAWS, Estimate, Floats, function_interval
 from eval.tally import by_problem
 from eval.trial import Trial
@@ -45,23 +46,49 @@ class Measure:
 
 
 def measures(trials: Sequence[Trial], protocol: Protocol, *, draws: int = DRAWS) -> list[Measure]:
-    """What one checkpoint's trials add up to under the protocol; intervals by cluster, ungraded trials left out."""
+    """What one checkpoint's trials add up to under the protocol; intervals by cluster.
+
+    Ungraded trials are left out. All kinds weigh the same, so there is no value where too few problems of one of them
+    have a graded trial.
+    """
+    found = _yes_no(trials, draws) if protocol.yes_no else []
+    return found + [_points(name, kinds, trials, draws) for name, kinds in protocol.points.items()]
+
+
+def _kind(trial: Trial) -> str:
+    return trial.factors.get("kind", "")
+
+
+def _graded(trials: Sequence[Trial], kinds: Sequence[str]) -> tuple[list[Trial], int, str | None]:
+    """The graded ones, how many problems there are in all, and why a measure of these kinds is not known."""
     graded = [trial for trial in trials if trial.outcome != "ungraded"]
-    found = _yes_no(graded, draws) if protocol.yes_no else []
-    return found + [_points(name, kinds, graded, draws) for name, kinds in protocol.points.items()]
+    known, asked = ({kind: set[str]() for kind in kinds} for _ in range(2))
+    for found, some in ((known, graded), (asked, trials)):
+        for trial in some:
+            found[_kind(trial)].add(trial.problem_id)
+    reasons = (
+        too_few(len(known[kind]), len(asked[kind]), f"problems{f' of {kind}' * bool(kind)} have a graded trial")
+        for kind in kinds
+    )
+    return graded, sum(map(len, asked.values())), next(filter(None, reasons), None)
+
+
+def _unknown(reason: str | None) -> Estimate:
+    return Estimate(None, None, None, None, 0, 0, None, reason=reason)
 
 
 def _yes_no(trials: Sequence[Trial], draws: int) -> list[Measure]:
     """As POPE reports it (arXiv 2305.10355), `yes` being the positive class, but that an answer that is neither yes nor
     no is neither: POPE's script takes all without a "no" for a yes."""
-    kinds = sorted({trial.factors.get("kind", "") for trial in trials})
+    kinds = sorted(set(map(_kind, trials)))
+    graded, total, unknown = _graded(trials, kinds)
     rows, clusters = [], []
-    for each in by_problem(trials).values():
+    for each in by_problem(graded).values():
         row = np.zeros((len(kinds), 4))
         for trial in each:
             said = normalise(trial.extract.strict or "") == "yes"
             true = normalise(trial.gold or "") == "yes"
-            row[kinds.index(trial.factors.get("kind", ""))] += np.array([said and true, said, true, 1]) / len(each)
+            row[kinds.index(_kind(trial))] += np.array([said and true, said, true, 1]) / len(each)
         rows.append(row)
         clusters.append(each[0].cluster)
 
@@ -71,38 +98,41 @@ def _yes_no(trials: Sequence[Trial], draws: int) -> list[Measure]:
         "recall": (lambda m: m[..., 0] / m[..., 2], "yes is never true of a kind"),
         "yes": (lambda m: m[..., 1] / m[..., 3], "a kind has no trial"),
     }
+    if unknown:
+        return [Measure(name, _unknown(unknown), PERCENT) for name in shares]
     table = np.reshape(rows, (len(rows), len(kinds), 4))
     return [
-        Measure(name, _over_kinds(table, clusters, share, undefined, draws), PERCENT)
+        Measure(name, mark_partial(_over_kinds(table, clusters, share, undefined, draws), total), PERCENT)
         for name, (share, undefined) in shares.items()
     ]
 
 
 def _points(name: str, kinds: Sequence[str], trials: Sequence[Trial], draws: int) -> Measure:
     """MME's points (arXiv 2306.13394): for each kind, accuracy and the share of clusters (an image's questions) that
-    are right throughout, in percent, added up. Each sample is a pass over the questions of its own."""
+    are right throughout, in percent, added up. Each sample is a pass over the questions of its own, and one with an
+    ungraded answer is no pass that could be right throughout."""
     full = POINTS_A_KIND * len(kinds)
-    sheets: dict[tuple[str, str], dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for trial in trials:
-        kind = trial.factors.get("kind", "")
-        if kind in kinds:
-            sheets[kind, trial.cluster][trial.sample].append(trial.outcome == "correct")
-    missing = [kind for kind in kinds if not any(kind == each for each, _ in sheets)]
-    if missing:
-        return Measure(
-            name, Estimate(None, None, None, None, 0, 0, None, reason=f"not asked: {', '.join(missing)}"), full
-        )
+    asked = [trial for trial in trials if _kind(trial) in kinds]
+    if missing := [kind for kind in kinds if kind not in set(map(_kind, asked))]:
+        return Measure(name, _unknown(f"not asked: {', '.join(missing)}"), full)
+    _, _, unknown = _graded(asked, kinds)
+    if unknown:
+        return Measure(name, _unknown(unknown), full)
+    sheets: dict[tuple[str, str], dict[int, list[bool | None]]] = defaultdict(lambda: defaultdict(list))
+    for trial in asked:
+        right = None if trial.outcome == "ungraded" else trial.outcome == "correct"
+        sheets[_kind(trial), trial.cluster][trial.sample].append(right)
     table = np.zeros((len(sheets), len(kinds), 4))
     for row, ((kind, _), samples) in enumerate(sheets.items()):
-        answers = [right for each in samples.values() for right in each]
-        whole = [all(each) for each in samples.values()]
+        answers = [right for each in samples.values() for right in each if right is not None]
+        whole = [all(each) for each in samples.values() if None not in each]
         table[row, kinds.index(kind)] = sum(answers), len(answers), sum(whole), len(whole)
 
     estimate = _over_kinds(
         table,
         [cluster for _, cluster in sheets],
         lambda m: (m[..., 0] / m[..., 1] + m[..., 2] / m[..., 3]) / 2,
-        "a kind has no trial",
+        "a kind has no cluster without an ungraded trial",
         draws,
     )
     return Measure(name, estimate, full)

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from eval.estimators import metrics_at, over_problems, pass_at_k
+from eval.estimators import metrics_at, over_problems, pass_at_k, too_few
 from eval.phases import PHASES, Phase, first_failures
 from eval.protocol import NOTHING, Measure, Protocol, measures
 from eval.stats import DRAWS, Estimate
@@ -39,9 +39,10 @@ class Summary:
     bounds: tuple[float, float]
     outcomes: Mapping[str, int]
     flexible: float | None
-    """Accuracy under flexible extraction; its gap to `accuracy` is the share of right answers in another form."""
+    """Accuracy under flexible extraction, None where that is known of too few problems; its gap to `accuracy` is the
+    share of right answers in another form."""
     among_finished: float | None
-    """Accuracy among trials that did not hit the token limit."""
+    """Accuracy among trials that are not truncated; None where accuracy is."""
     token_limit: float
     """The share of trials that ended at the token limit."""
     no_vote: int
@@ -103,7 +104,8 @@ def summarise(
     accuracy = accuracy_of(trials, draws=draws)
     metrics = {k: {"pass@1": accuracy} if k == 1 else metrics_at(tallies, k, draws=draws) for k in sorted(set(ks))}
     factors = _by_factor(trials, draws)
-    among_finished = _mean([trial.score or 0.0 for trial in graded if trial.outcome != "truncated"])
+    finished = [trial.score or 0.0 for trial in graded if trial.outcome != "truncated"]
+    among_finished = None if accuracy.value is None else _mean(finished)
     return Summary(
         label=labels.pop(),
         trials=len(trials),
@@ -172,7 +174,8 @@ def _bounds(problems: Mapping[str, Sequence[Trial]], tallies: Sequence[Tally]) -
 
 def _flexible(problems: Mapping[str, Sequence[Trial]]) -> float | None:
     graded = [[score for trial in each if (score := trial.flexible_score) is not None] for each in problems.values()]
-    return _mean([sum(scores) / len(scores) for scores in graded if scores])
+    known = [sum(scores) / len(scores) for scores in graded if scores]
+    return None if too_few(len(known), len(problems), "") else _mean(known)
 
 
 def _mean(values: Sequence[float]) -> float | None:

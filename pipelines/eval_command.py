@@ -105,7 +105,7 @@ def results_of(recipe: Recipe, root: Path) -> list[Stored]:
 
 def unmet(results: Sequence[Stored], asked: Collection[str], require: str | None) -> list[str]:
     """The suites, of the stages `asked`, on which the checkpoint is not `better`, or is worse, than its base; both also
-    where neither solves any problem."""
+    where neither solves any problem or too many answers could not be graded."""
     from eval.compare import NOTHING_SOLVED
 
     failed = []
@@ -117,7 +117,8 @@ def unmet(results: Sequence[Stored], asked: Collection[str], require: str | None
         better = estimate["low"] is not None and estimate["low"] > 0
         worse = estimate["high"] is None or estimate["high"] < 0
         if (require == "better" and not better) or (require == "not-worse" and (worse or empty)):
-            failed.append(str(each.result["suite"]["name"]) + (f" ({NOTHING_SOLVED})" if empty else ""))
+            why = NOTHING_SOLVED if empty else estimate.get("reason")
+            failed.append(str(each.result["suite"]["name"]) + (f" ({why})" if why else ""))
     return failed
 
 

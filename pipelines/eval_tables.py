@@ -46,11 +46,15 @@ def result_table(results: Sequence[Stored]) -> Table:
 
 
 def comparison_table(results: Sequence[Stored]) -> Table:
-    """The paired differences, in points; p adjusted for all that the table has, as in the report."""
+    """The paired differences, in points; p adjusted for all that the table has, as in the report. `left out`: problems
+    that one side could not grade, where there are any."""
     from eval.stats import holm
 
-    table = new_table("suite", "difference", "%", "points", "95 %", "p (Holm)", "verdict", right=0)
     pairs = [(each.result["suite"]["name"], pair) for each in results for pair in each.result["comparisons"]]
+    lost = any(pair["left_out"] for _, pair in pairs)
+    table = new_table(
+        "suite", "difference", "%", "points", "95 %", "p (Holm)", *(["left out"] if lost else []), "verdict", right=0
+    )
     adjusted = holm([pair["difference"]["p"] for _, pair in pairs])
     for (suite, pair), p in zip(pairs, adjusted, strict=True):
         estimate = pair["difference"]["estimate"]
@@ -58,7 +62,8 @@ def comparison_table(results: Sequence[Stored]) -> Table:
         names = f"{pair['a']} − {pair['b']}"
         shares = " − ".join(map(_percent, pair.get("shares", ())))
         shown = "" if p is None else f"{p:.3g}"
-        table.add_row(suite, names, shares, value, _interval(estimate, "+"), shown, pair["verdict"])
+        left_out = [str(pair["left_out"] or "")] if lost else []
+        table.add_row(suite, names, shares, value, _interval(estimate, "+"), shown, *left_out, pair["verdict"])
     return table
 
 
@@ -89,6 +94,7 @@ def flip_table(found: Sequence[Flips], all_: bool = False) -> Table:
         ids = [f"+{name}" for name in pair.gained] + [f"-{name}" for name in pair.lost]
         most = len(ids) if all_ else MOST
         shown = ", ".join(ids[:most]) + (f", and {len(ids) - most} more: --all" if len(ids) > most else "")
+        shown += f" ({pair.left_out} left out: ungraded)" if pair.left_out else ""
         table.add_row(
             each.suite, f"{pair.a} − {pair.b}", value, _interval(estimate, "+"),
             str(len(pair.gained)), str(len(pair.lost)), Text(shown),

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from eval.stats import DRAWS, Difference, Estimate, holm, paired_difference
+from eval.estimators import paired_over_problems
+from eval.stats import DRAWS, Difference, Estimate, holm
 from eval.stress.grid import CORNERS, Cell
 from eval.summary import accuracy_of
 from eval.tally import by_problem, tally
@@ -19,7 +20,7 @@ class CellResult:
     """`accuracy` (pass@1) at a cell; `difference`: less that of the clean cell, over problems that both could grade.
 
     `p_holm`: its p, adjusted for all cells. Both are None at the clean cell. `left_out`: problems of which one of the
-    two has no graded trial.
+    two has no graded trial; with too many of them the difference has no value.
     """
 
     scope: float
@@ -100,10 +101,11 @@ def _result(
         raise TrialError(f"{where} and the clean cell have other problems: `{min(other)}` is in one alone")
     pairs = [(tally(here[problem]), tally(there[problem])) for problem in there]
     graded = [(a, b) for a, b in pairs if a.n and b.n]
-    difference = paired_difference(
+    difference = paired_over_problems(
         [a.passes / a.n for a, _ in graded],
         [b.passes / b.n for _, b in graded],
         [b.cluster for _, b in graded],
+        len(pairs),
         draws=draws,
     )
     return cell, accuracy_of(trials, draws=draws), difference, len(pairs) - len(graded)

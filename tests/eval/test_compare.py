@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from statsmodels.stats.multitest import multipletests
 from eval.compare import NOTHING_SOLVED, Comparison, Evaluated, across_seeds, adjust, compare, verdict
 from eval.suite import CompareError
 from eval.trial import Trial
+from pipelines.eval_command import unmet
+from pipelines.evaluation import Stored
 
 Make = Callable[..., list[Trial]]
 SETTINGS: Mapping[str, Any] = {"name": "s", "data": {"shots": 0, "problems": 40}, "prompt": {"system": None}}
@@ -62,6 +66,29 @@ def test_a_problem_with_some_ungraded_trials_stays(make_trials: Make) -> None:
     found = compare(a, b, draws=500)
     assert (found.left_out, found.difference.estimate.n) == (1, 19)
     assert found.difference.estimate.value == 0.5
+
+
+def test_a_third_that_could_not_be_graded_gives_no_difference_and_meets_no_requirement(make_trials: Make) -> None:
+    """All of them problems that the other side has right: over the rest there would be 100 points between the two."""
+    a = side("a", make_trials([["correct"]] * 20 + [["ungraded"]] * 10))
+    b = side("b", make_trials([["wrong"]] * 20 + [["correct"]] * 10))
+    found = compare(a, b, draws=500)
+    reason = "only 20 of 30 problems could be graded on both sides"
+    assert (found.difference.estimate.value, found.difference.p, found.shares) == (None, None, (None, None))
+    assert found.difference.estimate.reason == reason and found.left_out == 10
+    assert verdict(found, seeds=3) == f"no interval: {reason}"
+    result = {"suite": {"name": "s"}, "checkpoints": [{"label": "a"}], "comparisons": [asdict(found)]}
+    for requirement in ("better", "not-worse"):
+        assert unmet([Stored("s", Path(), result)], ["s"], requirement) == [f"s ({reason})"]
+
+
+def test_arms_with_too_many_ungraded_answers_have_no_numbers(make_trials: Make) -> None:
+    lost = [side(f"ours/{seed}", make_trials([["correct"]] * 36 + [["ungraded"]] * (2 * seed))) for seed in (2, 2)]
+    base = [side(f"base/{seed}", make_trials([["wrong"]] * 40)) for seed in (2, 2)]
+    control, arm = across_seeds({"base": base, "ours": lost}, "base", draws=100)
+    assert control.accuracy.value is None and control.per_seed == (None, None)
+    assert arm.accuracy.reason == "only 36 of 40 problems could be graded for every arm and seed"
+    assert arm.per_seed_difference == (None, None) and arm.verdict.startswith("no interval: only 36 of 40")
 
 
 def test_another_number_of_shots_is_refused_by_name(make_trials: Make) -> None:

@@ -94,6 +94,29 @@ def test_points_of_kinds_that_were_not_asked_are_unknown() -> None:
     assert found.estimate.value is None and found.estimate.reason == "not asked: color"
 
 
+def lost(problem: str, **more: Any) -> Trial:
+    return trial(problem, "yes", "no", **more).model_copy(update={"outcome": "ungraded", "reason": "timeout"})
+
+
 def test_ungraded_trials_are_in_no_number() -> None:
-    lost = trial("b", "yes", "no").model_copy(update={"outcome": "ungraded", "reason": "timeout"})
-    assert values(measures([trial("a", "yes", "yes"), lost], YES_NO))["recall"] == 1
+    found = measures([*(trial(f"p{row}", "yes", "yes") for row in range(19)), lost("x")], YES_NO)
+    assert values(found)["recall"] == 1 and found[0].estimate.warning.startswith("over 19 of 20 problems")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("protocol", [YES_NO, Protocol(points={"p": ("count", "color")})])
+def test_a_kind_with_too_many_ungraded_trials_has_no_number(protocol: Protocol) -> None:
+    """3 of 100 problems, but of the 20 of one kind, which weighs as much as the other."""
+    graded = [trial(f"p{row}", "yes", "yes", kind="color" if row < 17 else "count") for row in range(97)]
+    (*_, found) = measures([*graded, *(lost(f"x{row}", kind="color") for row in range(3))], protocol)
+    assert found.estimate.value is None
+    assert found.estimate.reason == "only 17 of 20 problems of color have a graded trial"
+
+
+def test_a_pair_with_an_ungraded_answer_is_not_right_throughout() -> None:
+    pairs = [
+        trial(f"{row}-{each}", "yes", "yes", kind="count", cluster=f"c{row}") for row in range(10) for each in "ab"
+    ]
+    pairs[0] = trial("0-a", "yes", "no", kind="count", cluster="c0")
+    pairs[2] = lost("1-a", kind="count", cluster="c1")
+    (found,) = measures(pairs, Protocol(points={"p": ("count",)}))
+    assert found.full * (found.estimate.value or 0) == pytest.approx(100 * (18 / 19 + 8 / 9))

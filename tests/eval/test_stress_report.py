@@ -67,6 +67,10 @@ def test_the_report_is_strict_json(make_trial: Make) -> None:
 
 def test_ungraded_trials_leave_their_problem_out_of_the_difference(make_trial: Make) -> None:
     given = cells(make_trial, {})
+    many = [make_trial(each.problem_id, "ungraded", cluster=each.cluster) for each in given[2][1][: PROBLEMS // 10]]
+    given[2] = (given[2][0], [*many, *given[2][1][PROBLEMS // 10 :]])
+    unknown = stress_report(given).cells[1]
+    assert unknown.difference is not None and unknown.difference.estimate.value is unknown.p_holm is None
     lost = given[1][1][0]
     given[1] = (given[1][0], [make_trial("p0", "ungraded", cluster=lost.cluster), *given[1][1][1:]])
     found = stress_report(given).cells[0]

@@ -23,7 +23,7 @@ from eval.tally import by_problem, tally
 from eval.trial import Trial, read
 from pipelines.composed import composed
 from pipelines.errors import RunError
-from pipelines.eval_tables import result_table
+from pipelines.eval_tables import comparison_table, result_table
 from pipelines.evaluation import stored
 from pipelines.report import write_report
 from pipelines.report.breakdown import by_length
@@ -87,6 +87,20 @@ def test_differences_are_adjusted_over_all_suites(page: Page, results: dict[str,
     assert page.numbers["headline-answers"] == sum(
         each["trials"] for result in results.values() for each in result["checkpoints"]
     )
+
+
+def test_problems_that_a_comparison_leaves_out_are_told(suites_run: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(suites_run, tmp_path / "run"))
+    result = json.loads((root / "words" / "eval.json").read_text())
+    result["comparisons"][0]["left_out"] = 3
+    (root / "words" / "eval.json").write_text(json.dumps(result))
+    before, after = (
+        [column.header for column in comparison_table(stored(place)).columns] for place in (suites_run, root)
+    )
+    assert "left out" not in before and "left out" in after
+    page = Page(write_report(root).read_text())
+    told = [texts for texts, _ in page.tables["differences"] if "3 ungraded, left out" in texts[4]]
+    assert len(told) == 1 and told[0][0].startswith("words")
 
 
 def test_metrics_and_phases_are_those_of_the_json(page: Page, results: dict[str, Any]) -> None:
