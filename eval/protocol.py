@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from eval.estimators import mark_partial, too_few
-from eval.stats import DRAWS, Estimate, Floats, function_interval
+from eval.stats import DRAWS, Estimate, Floats, clopper_pearson, function_interval
 from eval.tally import by_problem
 from eval.trial import Trial
 from rewards.normalise import normalise
@@ -143,12 +143,24 @@ def _over_kinds(
 ) -> Estimate:
     """The mean over kinds of a share, `share` of the means [D, kinds, F] of a table [N, kinds, F]."""
 
-    def mean(means: Floats) -> Floats:
+    def by_kind(means: Floats) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
-            found: Floats = share(means.reshape(-1, *table.shape[1:])).mean(1)
+            found: Floats = share(means.reshape(-1, *table.shape[1:]))
         return found
 
-    return function_interval(table.reshape(len(table), -1), clusters, mean, undefined, draws=draws)
+    def exact(flat: Estimate) -> Estimate:
+        """Of each kind Clopper–Pearson over the clusters that have the share, then the mean: kinds share images."""
+        codes = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
+        sums = np.zeros((len(codes), *table.shape[1:]))
+        np.add.at(sums, [codes[cluster] for cluster in clusters], table)
+        counts = np.isfinite(by_kind(sums)).sum(0)
+        values = by_kind(table.mean(0))[0]
+        ends = [clopper_pearson(value * n, n) for value, n in zip(values.tolist(), counts.tolist(), strict=True)]
+        low, high = np.mean(ends, 0).tolist()
+        return replace(flat, low=low, high=high, method="Clopper-Pearson over clusters")
+
+    columns = table.reshape(len(table), -1)
+    return function_interval(columns, clusters, lambda m: by_kind(m).mean(1), undefined, alike=exact, draws=draws)
 
 
 def read_protocol(settings: Mapping[str, Any]) -> Protocol:

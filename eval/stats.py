@@ -1,8 +1,10 @@
 """Means, differences and their intervals, when problems come in clusters.
 
-Problems of one cluster (one image, one template) are not independent, so whole clusters are drawn: the percentile
-bootstrap over clusters (Davison & Hinkley 1997, ch. 3.8), and beside it the clustered standard error of arXiv
-2411.00640. An undefined number is None with a reason, never NaN.
+Problems of one cluster (one image, one template) are not independent, so whole clusters are drawn: the bootstrap over
+clusters (Davison & Hinkley 1997, ch. 3.8), and beside it the clustered standard error of arXiv 2411.00640. Which of the
+draws are the ends of an interval is told by BCa (Efron 1987), which mends skew, at the level of a t quantile (the
+expanded percentile of arXiv 1411.5279), since few clusters, or a few that count for most, say less of their spread.
+With many clusters all of it is the percentile bootstrap. An undefined number is None with a reason, never NaN.
 """
 
 from __future__ import annotations
@@ -22,10 +24,14 @@ DRAWS = 10_000
 LEVEL = 0.95
 POWER = 0.8
 FEW_CLUSTERS = 20
+FEW_EVEN = 10
+"""Clusters of one size that uneven ones must be as good as."""
 _CELLS = 4_000_000
 """Entries of the index matrix that are in memory at once."""
 _NOISE = 1e-12
 """Thirds that were added in another order differ by less; no two means of trials differ by so little."""
+_METHOD = "cluster bootstrap"
+_ALIKE = "every draw of clusters gives the same value"
 _ONE_CLUSTER = "an interval takes at least 2 clusters"
 
 
@@ -42,6 +48,11 @@ class Estimate:
     method: str | None
     reason: str | None = None
     warning: str | None = None
+
+    @property
+    def flat(self) -> bool:
+        """Whether every draw gave the same value: the interval has no width, and is none."""
+        return self.low is not None and self.low == self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +74,16 @@ class Difference:
 def mean_interval(
     values: ArrayLike, clusters: Sequence[Any], *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0
 ) -> Estimate:
-    """The mean of `values` [N] with its percentile bootstrap interval over clusters.
+    """The mean of `values` [N] with its bootstrap interval over clusters.
 
-    Where every draw gives the same mean (0 of 30 right), Clopper–Pearson over clusters stands in; fewer than 2 clusters
-    give no interval.
+    Where every draw gives the same mean of shares (0 of 30 right), Clopper–Pearson over clusters stands in; fewer than
+    2 clusters give no interval.
 
     Raises:
         ValueError: a value is not finite, a cluster is missing, or the lengths differ; names the row.
     """
     estimate = _bootstrap(*_by_cluster(values, clusters), draws=draws, level=level, seed=seed)
-    if estimate.low is None or estimate.low != estimate.high:
+    if not estimate.flat or not 0 <= (estimate.value or 0.0) <= 1:
         return estimate
     low, high = clopper_pearson((estimate.value or 0.0) * estimate.clusters, estimate.clusters, level)
     return replace(estimate, low=low, high=high, method="Clopper-Pearson over clusters")
@@ -91,16 +102,26 @@ def paired_difference(
 
     The interval is the cluster bootstrap of the differences; exchanging the sides negates it exactly. The p-value flips
     the sign of whole clusters at random and counts the observed arrangement among the flips (Phipson & Smyth 2010).
+    Where it does not exclude "no difference" at this level, neither does the interval: four problems that flip the same
+    way show nothing, however the draws fall. Where all clusters differ by the same amount, the intervals of the two
+    sides are put together; that of sides without any difference is [0, 0].
     """
     difference = differences(a, b)
     sums, sizes = _by_cluster(difference, clusters)
     estimate = _bootstrap(sums, sizes, draws=draws, level=level, seed=seed)
     if estimate.value is None:
         return Difference(estimate, None, None, None, None, None)
+    p = _sign_flip(sums, draws, seed) if len(sums) > 1 else None
+    if estimate.flat and difference.any():
+        sides = (np.atleast_2d(np.asarray(side, float)).mean(0) for side in (a, b))
+        of_a, of_b = (mean_interval(side, clusters, draws=draws, level=level, seed=seed) for side in sides)
+        estimate = from_both(estimate, of_a, of_b)
+    if p is not None and p > 1 - level and estimate.low is not None and estimate.high is not None:
+        estimate = replace(estimate, low=min(estimate.low, 0.0), high=max(estimate.high, 0.0))
     better, worse = float(np.mean(difference > 0)), float(np.mean(difference < 0))
     return Difference(
         estimate=estimate,
-        p=_sign_flip(sums, draws, seed) if len(sums) > 1 else None,
+        p=p,
         better=better,
         worse=worse,
         same=float(np.mean(difference == 0)),
@@ -114,24 +135,38 @@ def differences(a: ArrayLike, b: ArrayLike) -> Floats:
     return np.where(np.abs(found) < _NOISE, 0.0, found)
 
 
+def from_both(found: Estimate, a: Estimate, b: Estimate) -> Estimate:
+    """`found`, a difference a − b, with the intervals of the two sides put together (MOVER; Newcombe 1998)."""
+    if found.value is None or None in (a.value, a.low, a.high, b.value, b.low, b.high):
+        return replace(found, low=None, high=None, reason=a.reason or b.reason)
+    assert a.value is not None and a.low is not None and a.high is not None
+    assert b.value is not None and b.low is not None and b.high is not None
+    low = found.value - math.hypot(a.value - a.low, b.high - b.value)
+    high = found.value + math.hypot(a.high - a.value, b.value - b.low)
+    return replace(found, low=low, high=high, method="the two sides' intervals put together")
+
+
 def function_interval(
     columns: ArrayLike,
     clusters: Sequence[Any],
     function: Callable[[Floats], Floats],
     undefined: str,
     *,
+    alike: Callable[[Estimate], Estimate] = lambda flat: replace(flat, low=None, high=None, reason=_ALIKE),
     draws: int = DRAWS,
     level: float = LEVEL,
     seed: int = 0,
 ) -> Estimate:
     """A function of several means over the same problems, such as their ratio, with its cluster bootstrap interval.
 
-    All means are computed anew in each draw of clusters.
+    All means are computed anew in each draw of clusters. Where every draw gives the same value, there is no interval: a
+    caller that knows another one replaces what is `flat` by way of `alike`.
 
     Args:
         columns: [N, F], a row for each problem.
         function: from means [D, F] to values [D], NaN where it is undefined.
         undefined: when that is, as a clause; it becomes the reason for a value that is missing.
+        alike: from an estimate that is flat to the one that stands in for it.
 
     Raises:
         ValueError: as for `mean_interval`.
@@ -154,7 +189,10 @@ def function_interval(
     if missing > (1 - level) / 2:
         reason = f"{undefined} in {missing:.1%} of the draws"
         return Estimate(value, None, None, None, n, count, None, reason=reason)
-    return Estimate(value, *_percentiles(defined, level), None, n, count, "cluster bootstrap", warning=_rough(count))
+    without = function(np.stack([_means_without(sums, sizes) for sums, _ in by_column], 1))
+    ends = _ends(defined, value, without[np.isfinite(without)], _as_even(sizes), level)
+    estimate = Estimate(value, *ends, None, n, count, _METHOD, warning=_rough(sizes))
+    return alike(estimate) if estimate.flat else estimate
 
 
 def ratio(means: Floats) -> Floats:
@@ -240,19 +278,78 @@ def _bootstrap(sums: Floats, sizes: Floats, *, draws: int, level: float, seed: i
     value = float(sums.sum() / n)
     if count < 2:
         return Estimate(value, None, None, None, n, count, None, reason=_ONE_CLUSTER)
-    low, high = _percentiles(_drawn_means(sums, sizes, draws, seed), level)
-    return Estimate(value, low, high, _se(sums, sizes), n, count, "cluster bootstrap", warning=_rough(count))
+    drawn, without = _drawn_means(sums, sizes, draws, seed), _means_without(sums, sizes)
+    low, high = _ends(drawn, value, without, _as_even(sizes), level)
+    return Estimate(value, low, high, _se(sums, sizes), n, count, _METHOD, warning=_rough(sizes))
 
 
-def _percentiles(drawn: Floats, level: float) -> tuple[float, float]:
-    """Symmetric by construction, so that the interval of the negated values is the negated interval."""
+def _ends(drawn: Floats, value: float, without: Floats, even: float, level: float) -> tuple[float, float]:
+    """The draws that are the ends of the interval: BCa (Efron 1987, eq. 6.8) with a t quantile in place of the normal.
+
+    Symmetric by construction, so that the interval of the negated values is the negated interval.
+
+    Args:
+        drawn: the values of the draws [D].
+        without: the values without each of the clusters [C], from which come skew and kurtosis.
+        even: how many clusters of one size they are as good as.
+    """
+    from scipy.special import ndtr, ndtri, stdtrit  # Not scipy.stats, as below.
+
     ordered = np.sort(drawn)
-    tail = round((1 - level) / 2 * len(ordered))
-    return float(ordered[tail]), float(ordered[len(ordered) - 1 - tail])
+    moved = without.mean() - without
+    spread = float((moved**2).sum())
+    near = _NOISE * max(1.0, abs(value))
+    if ordered[-1] - ordered[0] <= near:
+        return value, value
+    if len(without) < 2 or spread <= near**2:
+        return float(ordered[0]), float(ordered[-1])
+    count = len(without)
+    freedom = _freedom(count * float((moved**4).sum()) / spread**2, count, even)
+    reach = -float(stdtrit(freedom, (1 - level) / 2)) * math.sqrt(count / (count - 1))
+    skew = float((moved**3).sum()) / (6 * spread**1.5)
+    below, above = int((drawn < value - near).sum()), int((drawn > value + near).sum())
+    middle = max(1, len(drawn) - abs(below - above)) / (2 * len(drawn))
+    off = math.copysign(float(ndtri(middle)), below - above)
+
+    def tail(side: float) -> int:
+        """Draws beyond the end on the lower (−1) or upper (1) side."""
+        far = side * off - reach
+        bend = 1 - side * skew * far
+        beyond = float(ndtr(side * off + far / bend)) if bend > 0 else 0.0
+        return round(beyond * len(drawn))
+
+    low, high = tail(1.0), tail(-1.0)
+    return float(ordered[min(low, len(drawn) - 1)]), float(ordered[max(len(drawn) - 1 - high, 0)])
 
 
-def _rough(clusters: int) -> str | None:
-    return f"only {clusters} clusters: the interval is rough" if clusters < FEW_CLUSTERS else None
+def _freedom(kurtosis: float, count: int, even: float) -> float:
+    """Degrees of freedom of the spread of `count` clusters with that kurtosis: var(s²) = σ⁴(κ − 1)/C, matched to a χ²
+    (Satterthwaite 1946), κ freed of its bias (Joanes & Gill 1998, G₂); never more than `even` ones have."""
+    if count > 3:
+        excess = (count - 1) / ((count - 2) * (count - 3)) * ((count + 1) * (kurtosis - 3) + 6)
+        even = min(even, 1 + 2 * count / max(excess + 2, _NOISE))
+    return max(1.0, even - 1)
+
+
+def _as_even(sizes: Floats) -> float:
+    """Clusters of one size that these are as good as (Kish 1965)."""
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def _means_without(sums: Floats, sizes: Floats) -> Floats:
+    """The mean without each of the clusters, [C]."""
+    means: Floats = (sums.sum() - sums) / (sizes.sum() - sizes)
+    return means
+
+
+def _rough(sizes: Floats) -> str | None:
+    """A warning where the clusters are few, or as good as few since some of them have most problems."""
+    count, even = len(sizes), _as_even(sizes)
+    if count < FEW_CLUSTERS:
+        return f"only {count} clusters: the interval is rough"
+    if even < FEW_EVEN:
+        return f"{count} clusters so uneven that they are as good as {even:.0f}: the interval is rough"
+    return None
 
 
 def _drawn_means(sums: Floats, sizes: Floats, draws: int, seed: int) -> Floats:

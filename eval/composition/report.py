@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
 from pathlib import Path
 
 import numpy as np
 
 from eval.composition.files import Labels, read
 from eval.composition.split import CLASSES
-from eval.stats import DRAWS, Estimate, Floats, function_interval
+from eval.stats import DRAWS, Estimate, Floats, from_both, function_interval
 from eval.summary import accuracy_of
 from eval.tally import by_problem, tally
 from eval.trial import Trial, TrialError
@@ -120,10 +119,14 @@ def _gap(name: str, classes: Mapping[str, Sequence[Trial]], accuracy: Mapping[st
                 share = problem.passes / problem.n
                 rows.append((share, 1.0, 0.0, 0.0) if first else (0.0, 0.0, share, 1.0))
                 combos.append(problem.cluster)
-    found = function_interval(rows, combos, _difference, "a class has no combination", draws=draws)
-    if found.low is None or found.low != found.high:
-        return found
-    return _from_both(found, accuracy[kinds[0]], accuracy[kinds[1]])
+    return function_interval(
+        rows,
+        combos,
+        _difference,
+        "a class has no combination",
+        alike=lambda flat: from_both(flat, accuracy[kinds[0]], accuracy[kinds[1]]),
+        draws=draws,
+    )
 
 
 def _difference(means: Floats) -> Floats:
@@ -131,17 +134,6 @@ def _difference(means: Floats) -> Floats:
     with np.errstate(invalid="ignore"):
         gaps: Floats = means[:, 0] / means[:, 1] - means[:, 2] / means[:, 3]
     return gaps
-
-
-def _from_both(found: Estimate, a: Estimate, b: Estimate) -> Estimate:
-    """Where all draws agree, as with all right against all wrong: the two intervals put together (Newcombe 1998)."""
-    if found.value is None or None in (a.value, a.low, a.high, b.value, b.low, b.high):
-        return replace(found, low=None, high=None, reason=a.reason or b.reason)
-    assert a.value is not None and a.low is not None and a.high is not None
-    assert b.value is not None and b.low is not None and b.high is not None
-    low = found.value - sqrt((a.value - a.low) ** 2 + (b.high - b.value) ** 2)
-    high = found.value + sqrt((a.high - a.value) ** 2 + (b.value - b.low) ** 2)
-    return replace(found, low=max(-1.0, low), high=min(1.0, high), method="the classes' intervals put together")
 
 
 def _warnings(missing: int, of: int, ungraded: int, trials: int) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
 from eval.protocol import Measure, Protocol, measures
@@ -59,6 +60,19 @@ def test_a_ratio_without_a_denominator_has_a_reason() -> None:
     found = {each.name: each.estimate for each in measures([trial("a", "yes", "no"), trial("b", "no", "no")], YES_NO)}
     assert found["precision"].value is None and found["precision"].reason == "yes was never said to a kind"
     assert found["recall"].value == found["F1"].value == 0
+
+
+def test_a_number_that_is_the_same_of_every_image_has_an_exact_interval() -> None:
+    """`no` to every question: 10 images have a yes that was missed, 20 an answer at all."""
+    gold = ("yes", "no")
+    trials = [trial(f"p{row}", gold[row % 2], "no", cluster=f"c{row}") for row in range(20)]
+    found = {each.name: each.estimate for each in measures(trials, YES_NO)}
+    for name, images in (("recall", 10), ("F1", 10), ("yes", 20)):
+        exact = binomtest(0, images).proportion_ci(0.95, method="exact")
+        assert (found[name].value, found[name].low) == (0, 0) and found[name].high == pytest.approx(exact.high)
+    wrong = [trial(f"p{row}", "yes", "no", kind="count", cluster=f"c{row // 2}") for row in range(10)]
+    (points,) = measures(wrong, Protocol(points={"p": ("count",)}))
+    assert points.estimate.high == pytest.approx(binomtest(0, 5).proportion_ci(0.95, method="exact").high)
 
 
 def test_points_are_accuracy_and_whole_pairs_of_each_kind() -> None:

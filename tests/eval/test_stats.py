@@ -63,7 +63,28 @@ def test_bootstrap_agrees_with_scipy() -> None:
     x = np.random.default_rng(0).random(80)
     ours = mean_interval(x, list(range(80)))
     theirs = bootstrap((x,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.003)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.005)
+
+
+def test_skew_is_mended_as_scipy_does_at_the_level_of_a_t_quantile() -> None:
+    """With the shape of a skewed sample by scipy: its kurtosis gives the degrees of freedom, its BCa the draws."""
+    from scipy.stats import bootstrap, kurtosis, norm, t
+
+    x = np.random.default_rng(4).beta(0.3, 2.7, 40)
+    freedom = min(39.0, 2 * 40 / (kurtosis(x, bias=False) + 2))
+    level = 2 * norm.cdf(t.ppf(0.975, freedom) * math.sqrt(40 / 39)) - 1
+    theirs = bootstrap((x,), np.mean, n_resamples=40_000, method="BCa", confidence_level=level, rng=1)
+    ours = mean_interval(x, list(range(40)), draws=40_000)
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), abs=0.004)
+    plain = np.quantile(np.random.default_rng(0).choice(x, (4000, 40)).mean(1), [0.025, 0.975])
+    assert ours.low > plain[0] and ours.high > plain[1] + 0.01  # type: ignore[operator]
+
+
+def test_large_samples_have_the_percentile_interval() -> None:
+    x = (np.random.default_rng(5).random(3000) < 0.2).astype(float)
+    ours = mean_interval(x, list(range(3000)), draws=4000)
+    plain = x.mean() + 1.96 * x.std() / math.sqrt(3000) * np.array([-1, 1])
+    assert (ours.low, ours.high) == pytest.approx(tuple(plain), abs=0.0012)
 
 
 def test_bootstrap_draws_clusters_not_problems() -> None:
@@ -75,9 +96,8 @@ def test_bootstrap_draws_clusters_not_problems() -> None:
     )
     flat = [value for group in groups for value in group]
     names = [name for name, group in enumerate(groups) for _ in group]
-    ours = mean_interval(flat, names, level=0.8)
-    assert ours.low == pytest.approx(means[int(0.1 * 27)])
-    assert ours.high == pytest.approx(means[26 - int(0.1 * 27)])
+    ours = mean_interval(flat, names)
+    assert (ours.low, ours.high) == pytest.approx((means[0], means[-1]))  # Three clusters reach for the last draw.
 
 
 def test_coverage_holds_under_clustering_where_the_naive_interval_fails() -> None:
@@ -95,6 +115,29 @@ def test_coverage_holds_under_clustering_where_the_naive_interval_fails() -> Non
         naive += abs(x.mean() - truth) <= 1.96 * x.std(ddof=1) / math.sqrt(x.size)
     assert 0.93 <= clustered / worlds <= 0.97
     assert naive / worlds < 0.80
+
+
+@pytest.mark.parametrize(("images", "truth"), [(25, 0.1), (40, 0.3)])
+def test_coverage_holds_where_clusters_are_few_uneven_and_skewed(images: int, truth: float) -> None:
+    """Where the percentile bootstrap has it in 87 and 93 of 100 worlds. With 3,000 worlds: 94.7 and 95.2 %."""
+    worlds = 400
+    generator = np.random.default_rng(1)
+    covered = 0
+    for world in range(worlds):
+        sizes = 1 + generator.geometric(0.15, images)
+        ability = np.repeat(generator.beta(3 * truth, 3 * (1 - truth), images), sizes)
+        x = (generator.random(len(ability)) < ability).astype(float)
+        interval = mean_interval(x, np.repeat(np.arange(images), sizes).tolist(), draws=1000, seed=world)
+        assert interval.low is not None and interval.high is not None
+        covered += interval.low <= truth <= interval.high
+    assert 0.925 <= covered / worlds <= 0.975
+
+
+def test_clusters_that_are_as_good_as_few_warn() -> None:
+    names = [0] * 500 + list(range(1, 40))
+    assert mean_interval([i % 2 for i in range(539)], names).warning == (
+        "40 clusters so uneven that they are as good as 1: the interval is rough"
+    )
 
 
 def test_nothing_right_gives_clopper_pearson_over_clusters() -> None:
@@ -156,6 +199,30 @@ def test_exchanging_the_sides_negates_everything(rows: list[tuple[int, int, int]
     if there.estimate.low is not None:
         assert (there.estimate.low, there.estimate.high) == (-back.estimate.high, -back.estimate.low)  # type: ignore[operator]
     assert (there.p, there.better, there.worse, there.same) == (back.p, back.worse, back.better, back.same)
+
+
+@pytest.mark.parametrize(("n", "shown"), [(2, False), (5, False), (6, True)])
+def test_all_right_against_all_wrong_is_no_certainty(n: int, shown: bool) -> None:
+    """By the two sides' exact intervals: 1 − √2·w with w the width of theirs; and not above 0 where p is not small."""
+    found = paired_difference([1.0] * n, [0.0] * n, list(range(n)))
+    width = 1 - binomtest(n, n).proportion_ci(0.95, method="exact").low
+    assert found.p is not None and (found.p <= 0.05) == shown
+    assert found.estimate.low == pytest.approx(1 - math.sqrt(2) * width if shown else min(0, 1 - math.sqrt(2) * width))
+    assert found.estimate.high == 1 and found.estimate.method == "the two sides' intervals put together"
+
+
+def test_a_difference_that_ends_up_in_no_cluster_has_an_interval() -> None:
+    """Each image gains a question and loses one: not the same as no difference at all."""
+    found = paired_difference([1.0, 0.0] * 20, [0.0, 1.0] * 20, [i // 2 for i in range(40)]).estimate
+    assert found.value == 0 and found.low is not None and found.low < -0.1 < 0.1 < (found.high or 0)
+
+
+@pytest.mark.parametrize("flips", range(3, 9))
+def test_the_interval_excludes_no_difference_only_where_p_does(flips: int) -> None:
+    a = [1.0] * flips + [0.0] * (100 - flips)
+    found = paired_difference(a, [0.0] * 100, list(range(100)))
+    assert found.estimate.low is not None and found.p is not None
+    assert (found.estimate.low > 0) == (found.p <= 0.05) == (flips > 5)
 
 
 def test_pairing_finds_what_two_intervals_hide() -> None:
@@ -291,6 +358,11 @@ def test_a_function_of_one_mean_is_the_mean() -> None:
     alone = mean_interval(TEN, list(range(10)))
     found = function_interval(np.reshape(TEN, (-1, 1)), list(range(10)), lambda means: means[:, 0], "never")
     assert (found.value, found.low, found.high, found.warning) == (alone.value, alone.low, alone.high, alone.warning)
+
+
+def test_a_function_that_no_draw_moves_has_no_interval() -> None:
+    found = function_interval([[1.0, 2.0]] * 30, list(range(30)), ratio, "nothing is below")
+    assert (found.value, found.low, found.reason) == (0.5, None, "every draw of clusters gives the same value")
 
 
 def test_a_ratio_without_denominator_is_none_with_a_reason() -> None:
