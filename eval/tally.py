@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TypeAlias
 
 from eval.trial import Trial, TrialError
 from rewards.maths import as_number
 from rewards.normalise import normalise
+from rewards.registry import one_answer
+
+_OF_WORDS = ("exact_match", "vqa_accuracy", "choice", "choice_or_value")
+_OF_NUMBERS = ("number", "maths", "choice_or_value")
+_RIGHT = ("right",)
+"""The vote for the one right answer."""
+_FRACTION = re.compile(
+    r"(?P<sign>-?)(?:\\[dt]?frac(?:(?P<a>[0-9])|\{(?P<a_braced>[0-9]{1,18})\})(?:(?P<b>[0-9])|\{(?P<b_braced>[0-9]{1,18})\})"
+    r"|(?P<a_plain>[0-9]{1,18})/(?P<b_plain>[0-9]{1,18}))"
+)
+"""3/4 and \\frac{3}{4}, with a sign."""
 
 Group: TypeAlias = Callable[[Trial], Hashable | None]
 """The answer that a trial votes for: equal for equal answers, None for no vote."""
@@ -71,22 +84,39 @@ def by_answer(trial: Trial) -> str | None:
     return normalise(answer) or answer
 
 
-def group_of(reward: str) -> Group:
-    """By which equality a reward's answers are votes for one another: numbers by value, words by their normal form, all
-    else, such as expressions and grids, as they stand but for white space."""
-    if reward in ("exact_match", "vqa_accuracy"):
-        return by_answer
-    numeric = reward in ("number", "maths")
+def group_of(reward: str | None) -> Group:
+    """By which equality answers are votes for one another: numbers and fractions by value, words and options by their
+    normal form, all else, such as expressions and grids, as they stand but for white space. None: `by_answer`.
+
+    Where all right answers are one by the reward itself (`rewards.registry.one_answer`), those that it found right are,
+    however they are written; two wrong ones that it alone would take for equal stay two. Right answers of a puzzle with
+    several solutions are votes for one another only where they are the same solution.
+    """
+    one = reward is not None and one_answer(reward)
+    of_words = reward is None or reward in _OF_WORDS
+    of_numbers = reward in _OF_NUMBERS
 
     def group(trial: Trial) -> Hashable | None:
         answer = trial.extract.strict
         if answer is None or trial.outcome in ("unparsed", "truncated"):
             return None
-        plain = "".join(answer.split())
-        value = as_number(plain.replace("$", "")) if numeric else None
-        return plain if value is None else value
+        if one and trial.outcome == "correct":
+            return _RIGHT
+        value = _value("".join(answer.split())) if of_numbers else None
+        if value is not None:
+            return value
+        return by_answer(trial) if of_words else "".join(answer.split())
 
     return group
+
+
+def _value(plain: str) -> Fraction | None:
+    fraction = _FRACTION.fullmatch(plain.strip("$"))
+    if fraction is None:
+        return as_number(plain.replace("$", ""))
+    above, below = (int(fraction[each] or fraction[f"{each}_braced"] or fraction[f"{each}_plain"]) for each in "ab")
+    value = Fraction(above, below) if below else None
+    return -value if value is not None and fraction["sign"] else value
 
 
 def tally(trials: Sequence[Trial], group: Group = by_answer) -> Tally:

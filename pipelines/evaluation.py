@@ -148,10 +148,9 @@ def result_of(
     from eval.protocol import read_protocol
     from eval.suite import digest
     from eval.summary import summarise
-    from eval.tally import by_answer, group_of
+    from eval.tally import group_of
 
-    named = settings["reward"].get("name")  # of the harness's tasks each has its own
-    group = by_answer if named is None else group_of(named)
+    group = group_of(settings["reward"].get("name"))  # of the harness's tasks each has its own
     protocol = read_protocol(settings)
     by_name = {result.label: result for result in results}
     compared = [compare(by_name[a], by_name[b]) for a, b in pairs]

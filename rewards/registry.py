@@ -33,13 +33,15 @@ class Entry:
     """`target` is `module:function`, or `file.py:function`.
 
     `version` changes whenever the same completion may get another score: a number for our own, the version of the
-    package behind an entry point, a digest of the file.
+    package behind an entry point, a digest of the file. `one_answer`: all answers that score 1 to a problem are the
+    same, whatever they look like; of a puzzle with several solutions they are not.
     """
 
     name: str
     target: str
     version: int | str
     summary: str
+    one_answer: bool = False
 
 
 _ENTRIES = {
@@ -49,23 +51,38 @@ _ENTRIES = {
             "answer_format", "rewards.forms:answer_format", 1, "1 for reasoning, then one <answer>, and nothing else"
         ),
         Entry(
-            "choice", "rewards.builtin:choice", 2, "1 where the letter or the text of the right option is the answer"
+            "choice",
+            "rewards.builtin:choice",
+            2,
+            "1 where the letter or the text of the right option is the answer",
+            True,
         ),
         Entry(
             "choice_or_value",
             "rewards.builtin:choice_or_value",
             1,
             "`choice` where there are options, else 1 for the gold number or text",
+            True,
         ),
         Entry(
             "countdown", "rewards.puzzles:countdown", 1, "1 where the expression uses the numbers and gives the target"
         ),
-        Entry("exact_match", "rewards.builtin:exact_match", 2, "1 where the normalised answer equals the gold, else 0"),
-        Entry("grid", "rewards.puzzles:grid", 1, "1 where the grid of digits is the gold one, cell by cell"),
-        Entry("maths", "rewards.maths:maths", 1, "1 where the answer is mathematically equal to the gold, else 0"),
+        Entry(
+            "exact_match",
+            "rewards.builtin:exact_match",
+            2,
+            "1 where the normalised answer equals the gold, else 0",
+            True,
+        ),
+        Entry("grid", "rewards.puzzles:grid", 1, "1 where the grid of digits is the gold one, cell by cell", True),
+        Entry(
+            "maths", "rewards.maths:maths", 1, "1 where the answer is mathematically equal to the gold, else 0", True
+        ),
         Entry("maze_grid", "rewards.puzzles:maze_grid", 1, "1 where the maze has one of its shortest paths marked"),
         Entry("maze_path", "rewards.puzzles:maze_path", 1, "1 where the moves lead from S to G through no wall"),
-        Entry("number", "rewards.maths:number", 1, "1 where the answer is the gold number, however it is written"),
+        Entry(
+            "number", "rewards.maths:number", 1, "1 where the answer is the gold number, however it is written", True
+        ),
         Entry("short", "rewards.forms:short", 1, "1 up to `target` tokens, falling to 0 at twice as many"),
         Entry("sudoku", "rewards.puzzles:sudoku", 1, "1 where the whole grid keeps the clues and the rules"),
         Entry("sudoku_cells", "rewards.puzzles:sudoku_cells", 1, "the share of empty cells that are filled right"),
@@ -88,6 +105,12 @@ _ENTRIES = {
 _GYM = Entry(
     f"{PREFIX}NAME", "rewards.reasoning_gym:Scorer", "reasoning-gym's", "the scorer of a dataset of reasoning-gym"
 )
+
+
+def one_answer(name: str) -> bool:
+    """Whether all right answers to a problem are the same under the registered reward of that name; of others it is
+    not known, and said to be False."""
+    return name in _ENTRIES and _ENTRIES[name].one_answer
 
 
 def entries() -> list[Entry]:

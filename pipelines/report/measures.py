@@ -12,7 +12,7 @@ from eval.compare import Evaluated
 from eval.estimators import LEAST_KNOWN, METRICS
 from eval.power import power_of
 from eval.stats import Difference, Estimate
-from eval.tally import Tally, by_problem, tally
+from eval.tally import Tally, by_problem, group_of, tally
 from pipelines.evaluation import Stored
 from pipelines.report import plots
 from pipelines.report.breakdown import Breakdown, bar_of, bar_of_difference, by_factors, by_length
@@ -160,9 +160,10 @@ def power_line(comparison: Mapping[str, Any]) -> str:
 def _curves(title: str, result: Mapping[str, Any], results: Sequence[Evaluated], last: str | None) -> Markup | None:
     """pass@k of each checkpoint, of one alone also pass^k and maj@k; the intervals are those of `eval.json`."""
     alone = len(results) == 1
+    group = group_of(result["suite"]["reward"].get("name"))
     drawn = []
     for each, shown in zip(results, result["checkpoints"], strict=True):
-        tallies = [tally(trials) for trials in by_problem(each.trials).values()]
+        tallies = [tally(trials, group) for trials in by_problem(each.trials).values()]
         for name in METRICS if alone else ("pass@",):
             values = [100 * value for value in metric_curve(name, tallies)]
             known = {k: bar_of(name, shown["metrics"].get(f"{name}{k}")) for k in result["ks"] if k <= len(values)}

@@ -23,7 +23,8 @@ from eval.estimators import (
     pass_at_k,
     pass_hat_k,
 )
-from eval.tally import Tally, Vote, group_of
+from eval.tally import Tally, Vote, group_of, tally
+from eval.trial import Trial
 
 SMALL = [(n, c, k) for n in range(1, 9) for c in range(n + 1) for k in range(1, n + 1)]
 
@@ -279,4 +280,28 @@ def test_answers_are_votes_for_one_another_by_their_reward_s_equality() -> None:
     assert len(keys("number", "18", "$18.00", "18.0", "1/2")) == 2
     assert len(keys("countdown", "3+4*5", "3 + 4 * 5", "3*4+5")) == 2
     assert len(keys("maths", "x-1", "x+1", "(1,2)", "12")) == 4
+    assert len(keys("maths", "1/2", r"\frac{1}{2}", r"\dfrac12", "0.5", "$1/2$")) == 1
+    assert len(keys("maths", r"-\frac{1}{4}", "-0.25", "-1/4", "1/0", "0.25")) == 3
     assert len(keys("exact_match", "A red cat.", "red cat")) == 1
+    assert len(keys("choice", "The cat", "cat.", "b")) == 2
+    assert len(keys("choice_or_value", "$1,000", "1000.0", "Red.", "red")) == 2
+
+
+@pytest.mark.parametrize(
+    ("reward", "right", "wrong"),
+    [
+        ("maths", ["0.5", "1/2", r"\frac{1}{2}", "x^2+x", "x(x+1)"], ["7", "7", "7"]),
+        ("choice", ["A", "the first", "(a)", "A."], ["B", "B"]),
+        ("grid", ["1 2\n3 4", "12\n34", "[[1,2],[3,4]]"], ["1 1\n1 1"]),
+    ],
+)
+def test_right_answers_are_one_vote_where_the_reward_has_one(
+    make_trial: Callable[..., Trial], reward: str, right: list[str], wrong: list[str]
+) -> None:
+    """However they are written. Of a puzzle with several solutions each solution is a vote of its own."""
+    said = [("correct", each) for each in right] + [("wrong", each) for each in wrong]
+    trials = [make_trial("p", outcome, sample, answer=answer) for sample, (outcome, answer) in enumerate(said)]
+    assert maj_at_k(tally(trials, group_of(reward)), len(trials)) == 1
+    assert set(tally(trials, group_of(reward)).votes or ()) == {Vote(len(right), len(right)), Vote(len(wrong), 0)}
+    for several in ("countdown", "vqa_accuracy", "file.py:own"):
+        assert len(tally(trials, group_of(several)).votes or ()) > 2
