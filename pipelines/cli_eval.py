@@ -203,9 +203,12 @@ def eval_show(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the suite, such as data.size=20")
     ] = None,
     count: Annotated[int, typer.Option("-n", min=1, help="How many problems.")] = 2,
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="CHECKPOINT", help="Show the text that this one reads, chat template and all.")
+    ] = None,
 ) -> None:
     """A suite's settings, and its first problems as a model meets them."""
     with one_line():
         from pipelines.eval_command import suite_text
 
-        typer.echo(suite_text(suite, options_of(overrides or []), count))
+        typer.echo(suite_text(suite, options_of(overrides or []), count, checkpoint))

@@ -130,18 +130,26 @@ def check_requirement(require: str | None, against: str | None) -> None:
         raise RunError("--require compares: name what with, --against BASE")
 
 
-def suite_text(reference: str, overrides: Mapping[str, Any], count: int) -> str:
-    """A suite's settings as YAML, then its first problems with all that is put around them."""
+def suite_text(reference: str, overrides: Mapping[str, Any], count: int, checkpoint: str | None = None) -> str:
+    """A suite's settings as YAML, then its first problems: turns, or the text that they become for a checkpoint.
+
+    Raises `EngineError` where the checkpoint has no processor or no chat template.
+    """
     from eval.registry import find, label, with_overrides
+    from pipelines.prompts import prompts_of
 
     name, file = with_overrides(label(reference), find(reference), overrides)
     problems = _first(file, count)
     suite = file.suite(name, {}, len(problems))
     parts = [yaml.safe_dump({name: _shown(file)}, sort_keys=False, allow_unicode=True).rstrip()]
-    for problem in problems:
+    asked = [(suite.messages(problem), problem.image is not None) for problem in problems]
+    if checkpoint is None:
+        texts = ["\n".join(f"{turn['role']}: {turn['content']}" for turn in messages) for messages, _ in asked]
+    else:
+        texts = prompts_of(checkpoint, asked)
+    for problem, text in zip(problems, texts, strict=True):
         image = f" [image {problem.image}]" if problem.image else ""
-        turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in suite.messages(problem))
-        parts.append(f"--- {problem.id}{image}\n{turns}\ngold: {problem.answer}")
+        parts.append(f"--- {problem.id}{image}\n{text}\ngold: {problem.answer}")
     return "\n".join(parts)
 
 

@@ -19,6 +19,18 @@ def beginnings(
     return {each.name: _beginning(each.path, messages, image, engine) for each in found}
 
 
+def prompts_of(checkpoint: str, asked: Sequence[tuple[Sequence[Message], bool]]) -> list[str]:
+    """The text that a checkpoint gets to read for each (messages, whether there is an image), up to where it writes.
+
+    Raises `EngineError` where it has no processor or no chat template.
+    """
+    from engines.checkpoint import load_processor
+    from engines.rendering import Renderer
+
+    renderer = Renderer(load_processor(checkpoint), None)
+    return [renderer.prompt_text(messages, image) for messages, image in asked]
+
+
 def warnings(prompts: Mapping[str, Any]) -> Iterator[str]:
     """One line for each checkpoint whose prompts begin as no model was trained on."""
     for label, each in prompts.items():

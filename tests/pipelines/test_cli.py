@@ -78,7 +78,7 @@ def test_options_are_frozen() -> None:
         "eval import": ["PLACE", "--name", "--label", "--runs"],
         "eval split": ["GRAPH", "TABLE", "TARGET", "--train", "--seed"],
         "eval rescore": ["RUN", "--reward", "--strict", "--flexible", "--suite", "--runs"],
-        "eval show": ["SUITE", "OVERRIDES", "-n"],
+        "eval show": ["SUITE", "OVERRIDES", "-n", "--checkpoint"],
         "eval suites": [],
         "runs list": ["--runs"],
         "runs show": ["RUN", "--watch", "--runs"],

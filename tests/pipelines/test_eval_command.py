@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from tests.pipelines.letters import ROWS, result, write
 
@@ -90,12 +91,19 @@ def test_a_template_that_begins_twice_is_named(real_children: Any, models: Path,
         assert warned == (["twice: prompts begin with 2 BOS tokens in a row; mend its chat template"] if number else [])
 
 
-def test_suites_are_listed_and_shown(real_children: Any, suite: Path) -> None:
+def test_suites_are_listed_and_shown(real_children: Any, models: Path, suite: Path) -> None:
     listed = real_children.trivium("eval", "suites")
     assert listed.code == 0 and "rg:NAME" in listed.text
     shown = real_children.trivium("eval", "show", suite, "-n", 2)
     assert shown.code == 0, shown.text
     assert "user: Q: letter 1? A:" in shown.text and "letter 2" not in shown.text
+    read = real_children.trivium("eval", "show", suite, "-n", 2, "--checkpoint", models / "first")
+    asked = [{"role": "user", "content": "Q: letter 1? A:"}]
+    tokenizer = AutoTokenizer.from_pretrained(models / "first")
+    text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    assert read.code == 0 and f"\n{text}\ngold:" in read.text and len(text) > len("user: Q: letter 1? A:"), read.text
+    absent = real_children.trivium("eval", "show", suite, "--checkpoint", models / "nobody")
+    assert absent.code == 2 and "nobody" in absent.text and "Traceback" not in absent.text, absent.text
 
 
 def test_what_a_run_trains_on_is_looked_for_in_the_suite(tmp_path: Path) -> None:
