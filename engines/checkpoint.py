@@ -5,13 +5,13 @@ An adapter is PEFT's, or a loop over some of the base's layers (`engines.looped`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from engines.base import EngineError, first_line
+from engines.json_file import read_object
 from engines.looped.config import CONFIG_FILE, LoopConfig, is_looped
 
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -24,7 +24,7 @@ def is_adapter(path: Path) -> bool:
 
 def base_of(path: Path) -> str:
     """The base model that an adapter directory names."""
-    name = json.loads((path / CONFIG_FILE).read_text()).get("base_model_name_or_path")
+    name = read_object(path / CONFIG_FILE).get("base_model_name_or_path")
     if not name:
         raise EngineError(
             f"{path / CONFIG_FILE}: names no base_model_name_or_path; add the base the adapter was trained on"
@@ -33,7 +33,10 @@ def base_of(path: Path) -> str:
 
 
 def check_checkpoint(path: str) -> None:
-    """Raises `EngineError` where a local directory cannot be a checkpoint. A hub name passes: the hub is not asked."""
+    """Raises `EngineError` where a local directory cannot be a checkpoint, such as one with half a config.
+
+    A hub name passes: the hub is not asked.
+    """
     directory = Path(path)
     if not directory.exists():
         if path.count("/") == 1 and not path.startswith((".", "/", "~")):
@@ -52,6 +55,7 @@ def check_checkpoint(path: str) -> None:
         inside = sorted({each.parent for depth in ("*", "*/*") for each in directory.glob(f"{depth}/config.json")})
         there = f"; inside there are {', '.join(map(str, inside[:5]))}" if inside else ""
         raise EngineError(f"{path}: no config.json, so this is no Hugging Face model directory{there}")
+    read_object(directory / "config.json")
     if not any(next(directory.glob(pattern), None) for pattern in _WEIGHTS):
         raise EngineError(f"{path}: a config but no weights (*.safetensors); the save was interrupted or left them out")
 

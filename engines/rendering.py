@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from PIL import Image, ImageOps
 
-from engines.base import EngineError, Message
+from engines.base import EngineError, Message, first_line
 
 UNREADABLE = "not a readable image"
 """Is in the error of a request whose image cannot be read."""
@@ -104,7 +105,15 @@ class Renderer:
     def _apply(self, messages: Sequence[Message], image: bool, **options: bool) -> str:
         plain = not image and not self._in_parts
         turns = [dict(message) for message in messages] if plain else in_parts(messages, image)
-        return str(self.processor.apply_chat_template(turns, tokenize=False, **options))
+        try:
+            return str(self.processor.apply_chat_template(turns, tokenize=False, **options))
+        except TemplateError as error:
+            roles = [message["role"] for message in messages]
+            way_out = "put the system prompt into the question" if "system" in roles else "ask in another form"
+            raise EngineError(
+                f"the checkpoint's chat template refuses turns of {', '.join(roles)} ({first_line(error)}); "
+                f"{way_out}, or mend its chat_template.jinja"
+            ) from error
 
     def target_ids(self, messages: Sequence[Message], target: str, image: bool) -> list[int]:
         """Token ids of `target_text`, tokenised on its own, as generation would have produced it."""

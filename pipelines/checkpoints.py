@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.checkpoint import base_of, is_adapter
+from engines.json_file import read_object
 from pipelines.manifest import digest_of
 from pipelines.sections import fingerprint
 from pipelines.stage import StageHandle
@@ -54,7 +54,7 @@ def checkpoints(context: StageContext) -> list[Checkpoint]:
 def engine_kind(path: str) -> str:
     """The engine that runs a checkpoint on any machine, by its config; one on the hub is taken for a causal model."""
     config = Path(root_of(path)) / "config.json"
-    values = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    values = read_object(config) if config.is_file() else {}
     if values.get("model_type") == REASONER:
         return "latent"
     causal = values.get("is_causal", values.get("text_config", {}).get("is_causal", True))
@@ -105,7 +105,7 @@ def chat_template(path: str) -> str | None:
     for name in ("chat_template.jinja", "chat_template.json"):
         if (directory / name).is_file():
             return (directory / name).read_text(encoding="utf-8")
-    return str(json.loads(config.read_text(encoding="utf-8")).get("chat_template") or "")
+    return str(read_object(config).get("chat_template") or "")
 
 
 def previous_of(handle: StageHandle, upstream: Sequence[StageHandle]) -> StageHandle | None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engines.base import EngineError
+from engines.json_file import read_object
 
 PEFT_TYPE = "LATENT_LOOP"
 CONFIG_FILE = "adapter_config.json"
@@ -121,7 +122,7 @@ class LoopConfig(_Settings):
 def is_looped(path: Path) -> bool:
     """True for the directory of a looped checkpoint."""
     file = path / CONFIG_FILE
-    return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("peft_type") == PEFT_TYPE
+    return file.is_file() and read_object(file).get("peft_type") == PEFT_TYPE
 
 
 def without_loop(checkpoint: str, engine: str) -> str:

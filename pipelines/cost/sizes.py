@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from engines.checkpoint import base_of, is_adapter
+from engines.json_file import read_object
 from pipelines.cost.assumed import IMAGE_PIXELS
 
 if TYPE_CHECKING:
@@ -145,8 +145,7 @@ def _config(path: str) -> Mapping[str, Any]:
     if not file.is_file():
         file = _cached(path) or file
     if file.is_file():
-        found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return found
+        return read_object(file)
     if path in known():
         config: Mapping[str, Any] = known()[path]
         return config

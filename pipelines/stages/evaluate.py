@@ -155,6 +155,7 @@ class EvaluateStage(DataStageSettings):
         elif self.suite is not None:
             _, file = self.suite_file()
             found |= {"suite": file.digest, "reward": entry(file.reward).version}
+            found |= {f"also {reward}": entry(reward).version for reward in file.also}
             files = DataSettings.model_validate(file.located(file.data)).files()
             found |= {f"suite data {key}": value for key, value in files.items()}
         else:

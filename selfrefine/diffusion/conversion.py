@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import EngineError
+from engines.json_file import read_object
 from selfrefine.build import MASK_TOKEN
 
 CAUSAL_TYPES = ("llama", "qwen2", "qwen3")
@@ -65,7 +66,7 @@ def convert(source: Path, target: Path) -> str:
     """
     if not (source / "config.json").is_file():
         raise EngineError(f"{source}: no config.json, so this is no Hugging Face model directory")
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = read_object(source / "config.json")
     if config.get("is_causal") is False:
         raise EngineError(f"{source}: is a masked-diffusion model already (is_causal: false)")
     kind = config.get("model_type")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from transformers.utils import ModelOutput
 
 from engines.base import EngineError
 from engines.checkpoint import check_checkpoint
+from engines.json_file import read_object
 from selfrefine.latent.block import truncated_normal
 from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.loop import segments
@@ -117,7 +117,7 @@ def load_reasoner(checkpoint: str) -> LatentReasoner:
     """The reasoner of a checkpoint directory, in evaluation mode. Raises `EngineError` for one of another kind."""
     check_checkpoint(checkpoint)
     config = Path(checkpoint) / "config.json"
-    kind = json.loads(config.read_text()).get("model_type") if config.is_file() else "adapter"
+    kind = read_object(config).get("model_type") if config.is_file() else "adapter"
     if kind != LatentReasonerConfig.model_type:
         raise EngineError(f"{checkpoint}: of kind {kind}, and no recurrent reasoner; a stage `recur` makes one")
     reasoner: LatentReasoner = LatentReasoner.from_pretrained(checkpoint, dtype=torch.float32)

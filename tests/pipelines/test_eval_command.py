@@ -73,6 +73,48 @@ def test_a_checkpoint_without_a_chat_template(real_children: Any, models: Path, 
     assert done.code == 2 and "has no chat template" in done.text
 
 
+@pytest.mark.parametrize("name", ["config.json", "adapter_config.json", "tokenizer_config.json"])
+def test_a_checkpoint_with_half_a_file(
+    name: str, real_children: Any, models: Path, suite: Path, tmp_path: Path
+) -> None:
+    half = Path(shutil.copytree(models / "first", tmp_path / "half"))
+    (half / "chat_template.jinja").unlink()
+    (half / "adapter_model.safetensors").touch()
+    (half / name).write_text('{"base_model_name_or_path": "')
+    call = ("--suite", suite, "--plan", "--runs", tmp_path / "runs")
+    done = real_children.trivium("eval", half, *call, fault="no model")
+    assert done.code == 2 and f"{half / name}: is not valid JSON (Unterminated string" in done.text, done.text
+    assert "Traceback" not in done.text and len(done.text.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("plan", [("--plan",), ()])
+def test_a_template_that_refuses_a_system_prompt(
+    plan: tuple[str, ...], real_children: Any, models: Path, suite: Path, tmp_path: Path
+) -> None:
+    strict = Path(shutil.copytree(models / "first", tmp_path / "strict"))
+    template = (strict / "chat_template.jinja").read_text()
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    (strict / "chat_template.jinja").write_text(refusal + template)
+    call = ("--suite", suite, "suite.prompt.system=Be brief.", "--runs", tmp_path / "runs")
+    done = real_children.trivium("eval", strict, *call, *plan)
+    assert done.code == 2, done.text
+    said = "refuses turns of system, user (System role not supported); put the system prompt into the question"
+    assert said in done.text and "Traceback" not in done.text
+
+
+def test_the_versions_of_all_rewards_of_a_suite_count(suite: Path, tmp_path: Path) -> None:
+    from pipelines.stages.evaluate import EvaluateStage
+
+    also = tmp_path / "also.py"
+    write(suite, tmp_path / "letters.jsonl", also=[f"{also}:extra"])
+    stage = EvaluateStage(suite=str(suite))
+    found = []
+    for value in (0.25, 0.75, 0.25):
+        also.write_text(f"def extra(prompts, completions, **columns):\n    return [{value}] * len(completions)\n")
+        found.append(dict(stage.versions()))
+    assert found[0] == found[2] != found[1]
+
+
 def test_a_template_that_begins_twice_is_named(real_children: Any, models: Path, suite: Path, tmp_path: Path) -> None:
     """A masked-diffusion model, so another engine tells of its prompts too."""
     twice = Path(shutil.copytree(models / "masked", tmp_path / "twice"))
