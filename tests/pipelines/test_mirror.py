@@ -88,12 +88,12 @@ def there(bucket: Any) -> list[str]:
 
 
 def test_a_second_driver_is_refused(bucket: Any, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, seconds=2.0)
+    recipe = write_recipe(tmp_path, seconds=1.0)
     command = ("run", recipe, "--runs", "s3://lab/runs")
     # A busy machine may let a driver be silent for longer than three of the others' short intervals.
-    first = trivium(tmp_path / "one", *command, interval=2.0)
+    first = trivium(tmp_path / "one", *command, interval=1.0)
     wait_for(lambda: "lab/runs/toy/lock" in there(bucket), seconds=120)
-    second = trivium(tmp_path / "two", *command, interval=2.0)
+    second = trivium(tmp_path / "two", *command, interval=1.0)
     text, _ = second.communicate(timeout=60)
     assert second.returncode == 2 and "s3://lab/runs/toy is in use by process" in text, text
     finish(first)

@@ -33,7 +33,7 @@ STAGES = [
         "similarity": "lexical",
         "measure": {"samples": 2, "other_images": 2, "edge_images": 2, "edge_negatives": "random"},
     },
-    {"kind": "evaluate", "limit": 120, "chunk": 16, "n": 2, "decoding": {"temperature": 1}},
+    {"kind": "evaluate", "limit": 60, "chunk": 16, "n": 2, "decoding": {"temperature": 1}},
 ]
 
 
@@ -45,7 +45,7 @@ def open_delayed(settings: EngineSettings, checkpoint: str) -> Engine:
 def recipe(settings: dict[str, object]) -> Recipe:
     data = {
         "labelled": {"task": "easy-vqa", "take": 1},
-        "unlabelled": {"task": "easy-vqa", "skip": 1, "take": 60},
+        "unlabelled": {"task": "easy-vqa", "skip": 1, "take": 36},
         "test": {"task": "easy-vqa", "split": "test"},
     }
     engine = {"kind": "transformers", "batch_size": 8, **settings}

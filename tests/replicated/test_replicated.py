@@ -130,7 +130,7 @@ def test_a_piece_that_kills_every_worker_is_named_and_the_rest_goes_on(opened: O
 
 def test_a_worker_that_hangs_is_given_up(opened: Opened, script: Script) -> None:
     folder, requests = script(fault="stop", at="r12"), asked(60, images=60)
-    answers = list(opened(folder, wait_s=20).generate(requests))
+    answers = list(opened(folder, wait_s=10).generate(requests))
     assert answers == alone(script(), requests)
     stopped = next(entry["pid"] for entry in diary(folder, "begin") if "r12" in entry["ids"])
     until(lambda: not Path(f"/proc/{stopped}").exists())
@@ -259,7 +259,7 @@ def test_a_cluster_that_others_hold(opened: Opened, script: Script, caplog: pyte
     try:
         until(lambda: ray.available_resources().get("CPU") == 1)
         folder, requests = script(), asked(40)
-        engine = opened(folder, room_s=15)
+        engine = opened(folder, room_s=8)
         assert list(engine.generate(requests)) == alone(script(), requests)
         assert len(diary(folder, "open")) == 1 and "the others go on without worker" in caplog.text
         expected = (

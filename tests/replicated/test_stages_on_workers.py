@@ -77,7 +77,7 @@ def results(runs: Path) -> dict[str, Any]:
 def test_interrupted_killed_and_resumed_on_other_workers(address: str, tmp_path: Path) -> None:
     assert driver.main(str(tmp_path / "whole"), "{}") == 0
     expected = results(tmp_path / "whole")
-    assert len(expected["trials"]) == 240 and len({(t["problem_id"], t["sample"]) for t in expected["trials"]}) == 240
+    assert len(expected["trials"]) == 120 and len({(t["problem_id"], t["sample"]) for t in expected["trials"]}) == 120
 
     # Ctrl-C in a terminal goes to the whole session.
     run = start(tmp_path / "run", replicas=2)
