@@ -52,14 +52,16 @@ def grade(
 ) -> list[Verdict]:
     """Extracts and grades completions that are there already: nothing of a model is needed."""
     extractions = [
-        extract(text, problem.answer, suite.forms, _labels(problem))
-        for text, problem in zip(completions, problems, strict=True)
+        extract(text, problem.answer, suite.forms, _labels(problem), cut=stop == "length")
+        for text, problem, stop in zip(completions, problems, finishes, strict=True)
     ]
-    strict_answers = [each.strict if stop == "stop" else None for each, stop in zip(extractions, finishes, strict=True)]
+    strict_answers = [
+        None if stop == "error" else each.strict for each, stop in zip(extractions, finishes, strict=True)
+    ]
     strict = _scores(strict_answers, problems, prompts, grader.reward)
     # Most often both extractions find one text, which is graded once.
     other = [
-        each.flexible if stop == "stop" and each.flexible != each.strict else None
+        None if stop == "error" or each.flexible == each.strict else each.flexible
         for each, stop in zip(extractions, finishes, strict=True)
     ]
     flexible = _scores(other, problems, prompts, grader.reward)
@@ -147,7 +149,7 @@ def reward_columns(problems: Sequence[Problem], names: Sequence[str]) -> dict[st
 def _outcome(finish: str, extraction: Extraction, reward: float | None, note: str | None) -> tuple[Outcome, str | None]:
     if finish == "error":
         return "ungraded", "error"
-    if finish == "length" or extraction.unfinished:
+    if extraction.unfinished:
         return "truncated", None
     if extraction.strict is None or note == "unparsed":
         return "unparsed", None

@@ -86,7 +86,7 @@ def _yes_no(trials: Sequence[Trial], draws: int) -> list[Measure]:
     for each in by_problem(graded).values():
         row = np.zeros((len(kinds), 4))
         for trial in each:
-            said = normalise(trial.extract.strict or "") == "yes"
+            said = normalise(trial.answer or "") == "yes"
             true = normalise(trial.gold or "") == "yes"
             row[kinds.index(_kind(trial))] += np.array([said and true, said, true, 1]) / len(each)
         rows.append(row)

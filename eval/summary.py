@@ -44,7 +44,7 @@ class Summary:
     among_finished: float | None
     """Accuracy among trials that are not truncated; None where accuracy is."""
     token_limit: float
-    """The share of trials that ended at the token limit."""
+    """The share of trials that ended at the token limit, with a complete answer or without."""
     no_vote: int
     """Problems of which no graded trial has an answer: 0 in `maj@k`."""
     mean_tokens: float | None

@@ -78,10 +78,8 @@ def by_problem(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
 
 def by_answer(trial: Trial) -> str | None:
     """The normal form of the strictly extracted answer; None where a trial has none that counts."""
-    answer = trial.extract.strict
-    if answer is None or trial.outcome in ("unparsed", "truncated"):
-        return None
-    return normalise(answer) or answer
+    answer = trial.answer
+    return None if answer is None else normalise(answer) or answer
 
 
 def group_of(reward: str | None) -> Group:
@@ -97,8 +95,8 @@ def group_of(reward: str | None) -> Group:
     of_numbers = reward in _OF_NUMBERS
 
     def group(trial: Trial) -> Hashable | None:
-        answer = trial.extract.strict
-        if answer is None or trial.outcome in ("unparsed", "truncated"):
+        answer = trial.answer
+        if answer is None:
             return None
         if one and trial.outcome == "correct":
             return _RIGHT

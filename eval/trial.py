@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Outcome = Literal["correct", "wrong", "unparsed", "truncated", "ungraded"]
 OUTCOMES: tuple[Outcome, ...] = ("correct", "wrong", "unparsed", "truncated", "ungraded")
-"""`unparsed` (finished, but no answer in an accepted form) and `truncated` (the token limit came first) are failures of
-the model: they count as 0 and are shown on their own lines. `ungraded` is a failure of ours and is never 0."""
+"""`unparsed` (finished, but no answer in an accepted form) and `truncated` (the token limit came before the answer was
+complete) are failures of the model: they count as 0 and are shown on their own lines. `ungraded` is a failure of ours
+and is never 0."""
 
 
 class TrialError(ValueError):
@@ -95,6 +96,11 @@ class Trial(_Record):
     def score(self) -> float | None:
         """The strict score: 1 for `correct`, 0 for a failure of the model, None for one of ours."""
         return None if self.outcome == "ungraded" else float(self.outcome == "correct")
+
+    @property
+    def answer(self) -> str | None:
+        """The strictly extracted answer, where the trial has one that counts."""
+        return None if self.outcome in ("unparsed", "truncated") else self.extract.strict
 
     @property
     def flexible_score(self) -> float | None:

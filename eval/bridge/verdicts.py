@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eval.bridge.rows import Outline, Row
+from eval.extract import ends_with
 from eval.trial import Extract, Outcome, Rewards, Score, Trial, TrialError
 
 _FIRST_METRIC = "exact_match"
@@ -147,7 +148,7 @@ def _verdict(
     # An answer that the harness found right stays right, though the token limit came after it: its number is kept.
     if reward >= 1:
         return "correct", None
-    if sample.finish == "length":
+    if sample.finish == "length" and (extracted is None or ends_with(sample.answer, extracted)):
         return "truncated", None
     return ("unparsed" if extracted is None else "wrong"), None
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.bridge import read_results
+from eval.bridge import read_results, verdicts
+from eval.bridge.rows import Outline, Row
 from eval.compare import Evaluated, compare
 from eval.trial import Trial, TrialError, dump
 
@@ -36,6 +37,24 @@ def test_two_filters_of_a_document_are_two_extractions_of_one_trial() -> None:
         assert strict["prompt_hash"].startswith(trial.prompt_sha)
     assert {trial.outcome for trial in result.trials} == {"correct", "wrong", "unparsed"}
     assert Trial.model_validate_json(dump(result.trials[0])) == result.trials[0]
+
+
+def _cut(answer: str, found: str, right: float) -> Trial:
+    """A document that was answered up to the token limit, in which a filter of the harness's found `found`."""
+    row = Row(
+        doc_id=0, target="12", arguments={"gen_args_0": {"arg_0": "?"}}, resps=[[answer]], filtered_resps=[found],
+        filter="strict", doc_hash="", prompt_hash="", target_hash="", exact_match=right,
+    )  # fmt: skip
+    outline = Outline("sums", "1", 0, "generate_until", 1, 1, {"strict": []}, {}, {"exact_match": True}, {})
+    reading = verdicts.Reading("strict", "strict", "exact_match")
+    sample = verdicts.Sample({"strict": row}, 0, answer, finish="length")
+    return verdicts.trial(sample, outline, reading, label="m", suite="lm-eval:sums", suite_digest="d")
+
+
+def test_an_answer_that_the_token_limit_ended_is_truncated_and_one_before_it_is_not() -> None:
+    assert _cut("so #### 12 and then", "12", 1.0).outcome == "correct"
+    assert _cut("so #### 11 and then", "11", 0.0).outcome == "wrong"
+    assert _cut("so #### 1", "1", 0.0).outcome == _cut("so", "[invalid]", 0.0).outcome == "truncated"
 
 
 def test_provenance_is_copied() -> None:

@@ -274,7 +274,7 @@ def test_coverage_with_several_trials_of_problems_in_clusters() -> None:
 def test_answers_are_votes_for_one_another_by_their_reward_s_equality() -> None:
     def keys(reward: str, *answers: str) -> set[Any]:
         group = group_of(reward)
-        said: list[Any] = [SimpleNamespace(extract=SimpleNamespace(strict=each), outcome="wrong") for each in answers]
+        said: list[Any] = [SimpleNamespace(answer=each, outcome="wrong") for each in answers]
         return {group(each) for each in said}
 
     assert len(keys("number", "18", "$18.00", "18.0", "1/2")) == 2

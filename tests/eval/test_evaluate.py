@@ -14,6 +14,7 @@ from eval.compare import Evaluated, across_seeds, adjust, compare, verdict
 from eval.evaluate import Asked, evaluate
 from eval.extract import Forms
 from eval.grading import Grader, grade, refused_golds
+from eval.protocol import Protocol
 from eval.registry import find
 from eval.suite import CompareError, Suite, digest, file_sha, problems_sha
 from eval.summary import constant_baseline, summarise
@@ -94,6 +95,19 @@ def test_every_outcome() -> None:
     assert [t.problem_id for t in trials] == [p.id for p in PROBLEMS[:6]]
     assert trials[0].cluster == trials[1].cluster == "image0"
     assert trials[0].factors == {"kind": "colour"}
+
+
+def test_what_was_complete_before_the_token_limit_counts_in_accuracy_and_protocol_alike() -> None:
+    """Sixteen tokens are enough for yes or no, and too few for all that is said after it."""
+    said = {"yes": "Yes, there is a snowboard in the image, lying on", "no": "No, there is no snowboard, only a"}
+    answers: dict[str, Any] = {each.id: (said[each.answer], "length") for each in YES} | {YES[0].id: ("ye", "length")}
+    suite = replace(SUITE, forms=Forms("yes_no", "auto"), protocol=Protocol(yes_no=True))
+    found = evaluate(list(map(Asked, YES)), Parrot(answers), EXACT, suite, label="a", suite_digest="d")
+    summary = summarise(list(found), protocol=suite.protocol, draws=200)
+    assert summary.outcomes["truncated"] == 1 and summary.outcomes["correct"] == len(YES) - 1
+    assert summary.token_limit == 1
+    share = {each.name: each.estimate.value for each in summary.protocol}["yes"]
+    assert share == (sum(each.answer == "yes" for each in YES) - (YES[0].answer == "yes")) / len(YES)
 
 
 def test_the_model_is_asked_what_the_suite_says() -> None:

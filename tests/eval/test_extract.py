@@ -5,7 +5,7 @@ import string
 
 import pytest
 
-from eval.extract import extract
+from eval.extract import Forms, extract
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,39 @@ def test_answers(completion: str, gold: str, strict: str | None, flexible: str |
 def test_open_reasoning_gives_nothing(completion: str) -> None:
     found = extract(completion, "yes")
     assert (found.strict, found.flexible, found.unfinished) == (None, None, True)
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "answer"),
+    [
+        ("boxed", r"So \boxed{7}.", "7"),
+        ("boxed", r"So \boxed{7}. Next question: what is", "7"),
+        ("boxed", r"So \boxed{7}. Or rather \boxed{12", None),
+        ("boxed", r"So \boxed{\frac{1}{2", None),
+        ("answer_tag", "<answer>3+4</answer> Let me", "3+4"),
+        ("answer_tag", "<answer>3+4</answer> or <answer>3", None),
+        ("yes_no", "Yes, there is a snowboard in the image, lying on", "yes"),
+        ("yes_no", "no", None),  # or nothing, or normal
+        ("auto", "No. There", None),
+        ("hash", "#### 12", None),
+        ("hash", "#### 12\nQuestion:", "12"),
+        ("gsm8k_strict", "#### 12", None),
+        ("gsm8k_strict", "#### 12 apples", "12"),
+        ("option", "The answer is B", None),
+        ("option", "The answer is B because the", "B"),
+        ("last_number", "That makes 12 apples and", None),
+        ("last_number", r"\boxed{12 apples} and", "12"),
+        ("cue", "The answer is red, since", None),
+        ("whole", "red", None),
+        ("grid", "1 2 3\n4 5 6\n7 8", None),
+        ("grid", "<answer>1 2\n3 4</answer> This", "1 2\n3 4"),
+        ("expression", "3 + 4", None),
+        ("expression", "<answer>3 + 4</answer> =", "3 + 4"),
+    ],
+)
+def test_an_answer_before_the_token_limit_counts_where_it_is_complete(form: str, text: str, answer: str | None) -> None:
+    found = extract(text, "12", Forms(form, form), cut=True)
+    assert (found.strict, found.flexible, found.unfinished) == (answer, answer, answer is None)
 
 
 def test_noise_is_never_guessed() -> None:
