@@ -88,16 +88,24 @@ def refused_golds(problems: Sequence[Problem], reward: Reward, every: bool = Fal
 
     A reward that reads no gold answer (of form, of length) has nothing to accept. One that goes by other columns alone
     (a puzzle's) is asked where `every` is set: a suite's gold answers are solutions, those of a table may be a hint.
+    Problems whose data tell no answer (`untold`) are passed over.
     """
     wanted = columns_of(reward)
     if not wanted or ("answer" not in wanted and not every):
         return []
+    problems = [problem for problem in problems if problem.answer]
     found = _scores([problem.answer for problem in problems], problems, [()] * len(problems), reward)
     return [
         (problem.id, note or ("no score" if value is None else f"score {value:g}"))
         for problem, (value, note) in zip(problems, found, strict=True)
         if value is None or value < 1
     ]
+
+
+def untold(problems: Sequence[Problem]) -> str | None:
+    """A line on problems of which the data tell no gold answer to check their reward by; None where there are none."""
+    number = sum(not problem.answer for problem in problems)
+    return f"{number} of {len(problems)} problems tell no gold answer: their reward alone grades" if number else None
 
 
 def _rewards(

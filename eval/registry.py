@@ -30,7 +30,7 @@ def entries() -> Iterator[tuple[str, str]]:
     for name in names():
         yield name, find(name).summary
     yield "lm-eval:TASK", "a generative task of lm-evaluation-harness, where it is installed"
-    yield f"{PREFIX}NAME", f"{GYM_SIZE} problems of a dataset of reasoning-gym, graded by its scorer"
+    yield f"{PREFIX}NAME", f"{GYM_SIZE} problems of a dataset of reasoning-gym, graded by its scorer where that is safe"
 
 
 def find(reference: str) -> SuiteFile:
@@ -55,13 +55,18 @@ def label(reference: str) -> str:
 
 
 def _of_gym(reference: str) -> SuiteFile:
+    """Graded by the dataset's own scorer, or by the reward that its refusal names in place of it."""
+    from rewards.reasoning_gym import REFUSED
+
+    dataset = reference.removeprefix(PREFIX)
+    _, instead = REFUSED.get(dataset, ("", None))
     values = {
         "version": 1,
-        "summary": f"{GYM_SIZE} problems of reasoning-gym's {reference.removeprefix(PREFIX)}",
+        "summary": f"{GYM_SIZE} problems of reasoning-gym's {dataset}",
         "data": {"task": reference, "split": "test", "size": GYM_SIZE},
         "prompt": {"after": "\n\nEnd with the answer alone in <answer></answer>."},
         "answer": {"strict": "answer_tag", "flexible": "cue"},
-        "reward": reference,
+        "reward": instead or reference,
         "decoding": {"max_new_tokens": 512},
     }
     return parse(values, reference)

@@ -143,8 +143,11 @@ def accuracy_of(trials: Sequence[Trial], *, draws: int = DRAWS) -> Estimate:
 
 
 def constant_baseline(problems: Sequence[Problem]) -> Baseline:
-    """The best constant answer, by the gold answers; the first in alphabetical order among equals."""
-    counts = Counter(normalise(problem.answer) for problem in problems)
+    """The best constant answer, by the gold answers; the first in alphabetical order among equals, empty where no
+    problem tells one."""
+    counts = Counter(normalise(problem.answer) for problem in problems if problem.answer)
+    if not counts:
+        return Baseline("", 0.0)
     answer = min(counts, key=lambda each: (-counts[each], each))
     return Baseline(answer, counts[answer] / len(problems))
 

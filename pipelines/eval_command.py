@@ -166,7 +166,7 @@ def _first(file: SuiteFile, count: int) -> Sequence[Any]:
 
 
 def _look(settings: StageSettings) -> Iterator[str]:
-    from eval.grading import refused_golds
+    from eval.grading import refused_golds, untold
     from rewards.registry import load
     from tasks.problem import TaskError
 
@@ -191,6 +191,8 @@ def _look(settings: StageSettings) -> Iterator[str]:
     cells = 0 if stage.stress is None else len(stage.stress.grid().cells()) - 1
     harder = f", and {len(problems) * cells * len(stage.checkpoints)} under stress" if cells else ""
     yield f"{name}: {len(problems)} problems × {times} = {asked}{harder}{lost}"
+    if line := untold(problems):
+        yield f"{name}: {line}"
 
 
 def _check_room(name: str, file: SuiteFile, label: str, path: str, problems: Sequence[Problem]) -> None:

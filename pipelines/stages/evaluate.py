@@ -191,7 +191,7 @@ class EvaluateStage(DataStageSettings):
         from dataclasses import asdict
 
         from eval.compare import Evaluated
-        from eval.grading import Grader, refused_golds
+        from eval.grading import Grader, refused_golds, untold
         from eval.summary import constant_baseline
         from pipelines.asking import ask
 
@@ -225,6 +225,7 @@ class EvaluateStage(DataStageSettings):
         seen = overlap_of(context.recipe, problems)
         more: dict[str, Any] = composed(self._section(context), results) | ({} if seen is None else {"overlap": seen})
         said = list(warning(seen))
+        said += [f"{suite.name}: {line}"] if (line := untold(problems)) else []
         if lost:
             why = "; ".join(f"{number} of {reason}" for reason, number in rows.dropped)
             said.append(f"{lost} of the {original} problems of {suite.name} cannot be used and are left out: {why}")

@@ -8,11 +8,15 @@ import json
 import pickle
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eval.grading import refused_golds, untold
+from eval.registry import find
+from eval.summary import constant_baseline
 from rewards import registry
 from rewards.contract import RewardError, Scores, score
 from rewards.pool import close_shared
@@ -60,6 +64,30 @@ def test_what_is_named_in_place_of_a_scorer_grades_its_problems(dataset: str) ->
     problems = load(f"rg:{dataset}", "test", size=2).problems
     assert grade(instead, [f"<answer>{p.answer}</answer>" for p in problems], problems).values == [1.0, 1.0]
     assert grade(instead, ["no such answer"] * 2, problems).values == [0.0, 0.0]
+
+
+def test_every_dataset_is_a_suite_but_those_that_nothing_grades() -> None:
+    refused = set()
+    for dataset in gym_package.modules():
+        try:
+            registry.entry(find(f"rg:{dataset}").reward)
+        except RewardError:
+            refused.add(dataset)
+    assert refused == {name for name, (_, instead) in REFUSED.items() if instead is None}
+    page = Path("docs/evaluation.md").read_text()
+    assert len(refused) == 5 and all(f"`{name}`" in page for name in refused)
+
+
+@pytest.mark.parametrize("dataset", sorted(WITHOUT_GOLD))
+def test_problems_that_tell_no_answer_are_passed_over_and_said(dataset: str) -> None:
+    one = load(f"rg:{dataset}", "test", size=1).problems
+    assert refused_golds(one, registry.load(f"rg:{dataset}"), every=True) == []
+    assert untold(one) == "1 of 1 problems tell no gold answer: their reward alone grades"
+    assert constant_baseline(one).value == 0
+    told = Problem("a", "?", "7")
+    number = registry.load("number")
+    assert refused_golds([*one, replace(told, answer="x")], number) == [("a", "no gold")]
+    assert untold([told]) is None and constant_baseline([*one, told]).value == 0.5
 
 
 @pytest.mark.parametrize("reward", ["sudoku", "sudoku_cells"])
