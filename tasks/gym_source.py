@@ -42,8 +42,8 @@ def main(request: Mapping[str, Any]) -> None:
 
     signal.alarm(SECONDS)
     try:
-        for entry in _entries(request):
-            say(entry=packed(entry))
+        for entry, template in _entries(request):
+            say(entry=packed(entry), template=template)
             signal.alarm(SECONDS)
     except BrokenPipeError:
         os._exit(0)  # The reader has enough; an orderly end would complain of the lost pipe.
@@ -52,7 +52,8 @@ def main(request: Mapping[str, Any]) -> None:
             say(error=" ".join(str(error).split())[:300] or type(error).__name__)
 
 
-def _entries(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _entries(request: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], int | str | None]]:
+    """Each entry, and the template that it is a copy of with other numbers or colours, where the dataset has such."""
     dataset, settings = request["dataset"], request["settings"]
     seed = request["seed"]
     if seed is None:
@@ -76,7 +77,8 @@ def _entries(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
                 if not number:
                     return
                 break
-            yield entry
+            drawn = getattr(source, "task_indices", None)
+            yield entry, drawn[number] if drawn else entry["metadata"].get("task_id")
         chunk += 1
 
 

@@ -41,8 +41,9 @@ _EXAMPLES = {
 def load(dataset: str, /, split: str, size: int = SIZE, seed: int = 0, **settings: Any) -> Rows:
     """`size` different problems, drawn by `seed`; all other keys are the dataset's settings of difficulty.
 
-    `columns` have the whole `entry` for the reward of the same name, and what the rewards `countdown`, `sudoku` and
-    `sudoku_cells` need. Counted as left out: `duplicate` (drawn again) and `no_answer` (the gold answer is empty).
+    Problems of one template (`gsm_symbolic`, `list_functions`) or ARC task are one cluster. `columns` have the whole
+    `entry` for the reward of the same name, and what the rewards `countdown`, `sudoku` and `sudoku_cells` need. Counted
+    as left out: `duplicate` (drawn again) and `no_answer` (the gold answer is empty).
     Raises `TaskError`, also where the settings allow fewer problems than `size`.
     """
     check(dataset, split, size, seed, **settings)
@@ -105,7 +106,7 @@ def _load(dataset: str, split: str, size: int, seed: int, settings: str) -> Rows
     found: dict[str, Problem] = {}
     drawn = idle = 0
     entries = _entries(dataset, json.loads(settings), seed)
-    for entry in entries:
+    for entry, template in entries:
         drawn, idle = drawn + 1, idle + 1
         text = canonical(dataset, entry)
         if low <= uniform(PREFIX, dataset, text) < high:
@@ -115,7 +116,7 @@ def _load(dataset: str, split: str, size: int, seed: int, settings: str) -> Rows
             elif answer is None:
                 dropped["no_answer"] += 1
             else:
-                found[text] = _problem(dataset, text, answer, entry, json.loads(settings))
+                found[text] = _problem(dataset, text, answer, entry, template, json.loads(settings))
                 idle = 0
         if len(found) == size or idle == PATIENCE:
             break
@@ -128,7 +129,14 @@ def _load(dataset: str, split: str, size: int, seed: int, settings: str) -> Rows
     return Rows(tuple(found.values()), (), tuple(sorted(dropped.items())))
 
 
-def _problem(dataset: str, text: str, answer: str, entry: Mapping[str, Any], settings: Mapping[str, Any]) -> Problem:
+def _problem(
+    dataset: str,
+    text: str,
+    answer: str,
+    entry: Mapping[str, Any],
+    template: int | str | None,
+    settings: Mapping[str, Any],
+) -> Problem:
     identity = f"{dataset}-{sha256(text.encode()).hexdigest()[:12]}"
     columns: dict[str, Any] = {"entry": json.dumps({"dataset": dataset, "settings": settings, "entry": entry})}
     metadata = entry["metadata"]
@@ -136,7 +144,8 @@ def _problem(dataset: str, text: str, answer: str, entry: Mapping[str, Any], set
         columns |= {"numbers": metadata["numbers"], "target": metadata.get("target", 24)}
     elif dataset in ("sudoku", "mini_sudoku"):
         columns["puzzle"] = "\n".join(" ".join(map(str, row)) for row in metadata["puzzle"])
-    return Problem(identity, entry["question"], answer, None, identity, dataset, columns)
+    cluster = identity if template is None else f"{dataset}-template-{template}"
+    return Problem(identity, entry["question"], answer, None, cluster, dataset, columns)
 
 
 def _answer(dataset: str, entry: Mapping[str, Any]) -> str | None:
@@ -148,8 +157,11 @@ def _answer(dataset: str, entry: Mapping[str, Any]) -> str | None:
     return example if isinstance(example, str) else json.dumps(example)
 
 
-def _entries(dataset: str, settings: Mapping[str, Any], seed: int | None) -> Generator[Mapping[str, Any]]:
-    """Entries of the dataset as `gym_source` makes them, without an end; none without a seed. Raises `TaskError`."""
+def _entries(
+    dataset: str, settings: Mapping[str, Any], seed: int | None
+) -> Generator[tuple[Mapping[str, Any], int | str | None]]:
+    """Entries of the dataset with their templates as `gym_source` makes them, without an end; none without a seed.
+    Raises `TaskError`."""
     request = {
         "directory": str(directory()),
         "module": outline(dataset).module,
@@ -170,7 +182,7 @@ def _entries(dataset: str, settings: Mapping[str, Any], seed: int | None) -> Gen
             said = json.loads(line)
             if "error" in said:
                 raise TaskError(f"{PREFIX}{dataset}: {said['error']}")
-            yield said["entry"]
+            yield said["entry"], said["template"]
         if status := source.wait():
             took = f"made no problem in {SECONDS} s" if status == -signal.SIGALRM else f"ended with status {status}"
             raise TaskError(f"{PREFIX}{dataset}: {took}; try other settings")

@@ -90,6 +90,20 @@ def test_columns_of_our_own_rewards() -> None:
     assert grid.columns["puzzle"].replace("0", "_") in grid.question
 
 
+def test_problems_of_one_template_are_one_cluster() -> None:
+    """`variables` name the blanks of a template: two of one template have the same, those of others differ mostly."""
+    found = problems("rg:gsm_symbolic", size=60)
+    blanks: dict[str, set[frozenset[str]]] = {}
+    for one in found:
+        entry = json.loads(one.columns["entry"])["entry"]
+        blanks.setdefault(one.cluster, set()).add(frozenset(entry["metadata"]["variables"]))
+    assert all(len(each) == 1 for each in blanks.values())
+    assert len({names for each in blanks.values() for names in each}) <= len(blanks) < len(found)
+    boards = problems("rg:arc_agi", size=4)
+    tasks = [json.loads(one.columns["entry"])["entry"]["metadata"]["task_id"] for one in boards]
+    assert [one.cluster for one in boards] == [f"arc_agi-template-{task}" for task in tasks]
+
+
 def test_what_is_read_of_the_package_is_what_it_has() -> None:
     import reasoning_gym as package  # noqa: F401  (registers the datasets)
     from reasoning_gym.factory import DATASETS
