@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -23,7 +22,7 @@ def read_results(folder: Path, *, label: str | None = None) -> BridgeResult:
         label: the checkpoint's name; by default the one that the results have.
 
     The harness does not write down how an answer ended: `finish` reads `stop`, and none is found truncated. It grades
-    one of several repeats. The others are there, `ungraded`, to be scored again.
+    the first of several repeats; the others are left out, and counted in the provenance.
 
     Raises:
         TrialError: no results or several, a file that is cut or malformed (names the line), documents that differ
@@ -50,7 +49,7 @@ def read_results(folder: Path, *, label: str | None = None) -> BridgeResult:
         documents = grouped(_rows(file), str(file))
         if len(documents) != outline.effective:
             raise TrialError(f"{file}: {len(documents)} documents, but the results speak of {outline.effective}")
-        found.append((outline, documents, [s for document in documents for s in _samples(document, outline, seed)]))
+        found.append((outline, documents, [_sample(document, outline, seed) for document in documents]))
     return put_together(
         found,
         name=outlines[0].name if len(outlines) == 1 else "+".join(sorted(outline.name for outline in outlines)),
@@ -92,7 +91,5 @@ def _rows(file: Path) -> Iterator[Row]:
             yield row
 
 
-def _samples(document: dict[str, Row], outline: Outline, seed: int) -> Iterator[Sample]:
-    first: Any = next(iter(document.values()))
-    for number, text in enumerate(texts(first, outline)):
-        yield Sample(document, number, text, graded=number == 0, seed=seed)
+def _sample(document: dict[str, Row], outline: Outline, seed: int) -> Sample:
+    return Sample(document, 0, texts(next(iter(document.values())), outline)[0], seed=seed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.bridge.rows import Outline, Row
-from eval.bridge.verdicts import Reading, Sample, settings_of, trial
+from eval.bridge.verdicts import Reading, Sample, settings_of, texts, trial
 from eval.suite import digest
 from eval.trial import Trial
 
@@ -53,6 +53,9 @@ def put_together(
     tasks: dict[str, Any] = {}
     for outline, documents, samples in found:
         reading = Reading.of(documents, outline)
+        answers = sum(len(texts(next(iter(document.values())), outline)) for document in documents)
+        ungraded = f"{answers - len(samples)} of {answers} answers: lm-eval grades the first of each document"
+        repeats = {"repeats": ungraded} if answers > len(samples) else {}
         trials += [
             trial(sample, outline, reading, label=label, suite=suite, suite_digest=digest(settings))
             for sample in samples
@@ -65,7 +68,7 @@ def put_together(
             "generation_kwargs": dict(outline.generation),
             "filters": {"strict": reading.strict, "flexible": reading.flexible},
             "metric": reading.metric,
-            "left_out": dict(reading.left_out),
+            "left_out": {**reading.left_out, **repeats},
             "reported": dict(outline.reported),
         }
     provenance = {

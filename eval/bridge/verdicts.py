@@ -19,14 +19,13 @@ _FIRST_METRIC = "exact_match"
 class Sample:
     """One answer to one document.
 
-    `rows` by filter; `graded` says whether they speak of this answer, since the harness grades one of its repeats.
-    `answer` is the completion. What its files do not hold is None here.
+    `rows` by filter, which speak of this answer. `answer` is the completion. What the harness's files do not hold is
+    None here.
     """
 
     rows: Mapping[str, Row]
     sample: int
     answer: str
-    graded: bool = True
     finish: str | None = None
     error: str | None = None
     seed: int = 0
@@ -50,7 +49,11 @@ class Reading:
         """By the harness's names: a filter called strict or flexible is that extraction. Without such names the
         first filter is the strict one, and the flexible one is the same.
 
-        `exact_match` decides, else the first metric that is one number for a document and better when higher.
+        `exact_match` decides, else of the metrics that are one number for a document and better when higher the first
+        whose numbers are all 0 or 1, one called so (`acc`, `bleu_acc`) before others; else the first one.
+
+        Raises:
+            TrialError: a number of the metric that decides is above 1, which says nothing of right and wrong.
         """
         names = list(documents[0])
         usable = [name for name in names if outline.per_answer(name)] or names
@@ -61,10 +64,27 @@ class Reading:
         metrics = list(dict.fromkeys(name for row in rows for name in row.metrics()))
         numbers = [name for name in metrics if any(row.metric(name) is not None for row in rows)]
         higher = [name for name in numbers if outline.higher_is_better.get(name) is not False]
-        metric = _FIRST_METRIC if _FIRST_METRIC in higher else next(iter(higher), None)
+        metric = _deciding(outline.name, {name: [row.metric(name) for row in rows] for name in higher})
         left_out = {f"metric {name}": "no single number for a document" for name in metrics if name not in numbers}
         left_out |= {f"filter {name}": "of several answers together" for name in names if name not in usable}
         return cls(strict, flexible or strict, metric, left_out)
+
+
+def _deciding(task: str, values: Mapping[str, Sequence[float | None]]) -> str | None:
+    """Of metrics and their numbers, by document, the one that says what is right; None where there is none."""
+
+    def rank(name: str) -> tuple[bool, bool, bool]:
+        graded = all(value in (0, 1, None) for value in values[name])
+        return name != _FIRST_METRIC, not graded, not name.endswith("acc")
+
+    metric = min(values, key=rank, default=None)
+    most = max((value for value in values[metric] if value is not None), default=0) if metric is not None else 0
+    if most > 1:
+        raise TrialError(
+            f"lm-eval task `{task}`: its metric `{metric}` goes up to {most:g}, so 1 is not right by it, and no other "
+            "metric is 0 or 1 for each document; choose a task that has one, such as exact_match"
+        )
+    return metric
 
 
 def texts(row: Row, outline: Outline) -> list[str]:
@@ -141,8 +161,6 @@ def _verdict(
 ) -> tuple[Outcome, str | None]:
     if sample.error is not None:
         return "ungraded", f"error: {sample.error}"
-    if not sample.graded:
-        return "ungraded", "lm-eval graded another of the repeats; rescore"
     if reward is None:
         return "ungraded", f"lm-eval gives no number for it ({reading.metric or 'no metric is one'})"
     # An answer that the harness found right stays right, though the token limit came after it: its number is kept.
@@ -154,7 +172,7 @@ def _verdict(
 
 
 def _extracted(sample: Sample, name: str, outline: Outline) -> str | None:
-    if not sample.graded or sample.error is not None:
+    if sample.error is not None:
         return None
     if outline.output_type != "generate_until":
         return sample.answer
@@ -164,14 +182,14 @@ def _extracted(sample: Sample, name: str, outline: Outline) -> str | None:
 
 
 def _value(sample: Sample, name: str, metric: str | None) -> float | None:
-    if metric is None or not sample.graded or sample.error is not None:
+    if metric is None or sample.error is not None:
         return None
     return sample.rows[name].metric(metric)
 
 
 def _further(sample: Sample, outline: Outline, reading: Reading) -> dict[str, Score]:
     """All other numbers of the document, named as the harness names them: `metric,filter`."""
-    if not sample.graded or sample.error is not None:
+    if sample.error is not None:
         return {}
     return {
         f"{metric},{name}": Score(value=value)

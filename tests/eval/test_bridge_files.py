@@ -9,12 +9,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eval.bridge import read_results, verdicts
 from eval.bridge.rows import Outline, Row
+from eval.bridge.verdicts import Reading
 from eval.compare import Evaluated, compare
 from eval.trial import Trial, TrialError, dump
 
@@ -70,15 +73,43 @@ def test_provenance_is_copied() -> None:
     assert read_results(FILES / "words", label="mine").trials[0].label == "mine"
 
 
-def test_all_samples_are_read_and_those_that_were_not_graded_say_so() -> None:
+def test_of_repeats_those_that_were_graded_are_read_and_the_others_counted() -> None:
     result = read_results(FILES / "twice")
-    assert [(t.problem_id, t.sample) for t in result.trials] == [(f"twice/{d}", s) for d in range(4) for s in range(2)]
-    assert len({trial.completion for trial in result.trials}) == 8
-    assert [trial.outcome == "ungraded" for trial in result.trials] == [False, True] * 4
+    assert [(t.problem_id, t.sample) for t in result.trials] == [(f"twice/{d}", 0) for d in range(4)]
+    assert "ungraded" not in {trial.outcome for trial in result.trials}
     # The vote of both samples is no extraction of one of them, though it is the first filter.
     assert result.provenance["tasks"]["twice"]["filters"]["strict"] == "strict-match"
-    assert result.provenance["tasks"]["twice"]["left_out"] == {"filter maj@2": "of several answers together"}
+    assert result.provenance["tasks"]["twice"]["left_out"] == {
+        "filter maj@2": "of several answers together",
+        "repeats": "4 of 8 answers: lm-eval grades the first of each document",
+    }
     assert not any("maj@2" in name for trial in result.trials for name in trial.scores)
+
+
+def _with_metrics(**numbers: list[Any]) -> Reading:
+    """What decides where the documents of `words` have these metrics alone."""
+    path = next((FILES / "words").rglob("results_*.json"))
+    outline = Outline.of(json.loads(path.read_text()), "words")
+    file = next((FILES / "words").rglob("samples_words_*.jsonl"))
+    raw = json.loads(file.read_text().splitlines()[0])
+    for name in [*raw.get("metrics", []), "metrics"]:
+        raw.pop(name, None)
+    documents = [
+        {"none": Row.model_validate({**raw, "filter": "none", "doc_id": place, **dict(zip(numbers, row, strict=True))})}
+        for place, row in enumerate(zip(*numbers.values(), strict=True))
+    ]
+    return Reading.of(documents, replace(outline, higher_is_better=dict.fromkeys(numbers, True)))
+
+
+def test_the_metric_that_decides_says_right_or_wrong() -> None:
+    """As truthfulqa_gen has them: BLEU from 0 to 100 first, then whether it is higher for the true answers."""
+    assert _with_metrics(bleu_max=[3.2, 1.1], bleu_acc=[0, 1], rouge1_max=[20.0, 0.5]).metric == "bleu_acc"
+    assert _with_metrics(bleu_max=[0, 0], bleu_acc=[0, 1]).metric == "bleu_acc"
+    assert _with_metrics(f1=[0.5, 1.0], em=[0, 1]).metric == "em"
+    assert _with_metrics(f1=[0.5, 1.0], rouge=[0.1, 0.2]).metric == "f1"
+    assert _with_metrics(acc=[0, 1], exact_match=[1, 0]).metric == "exact_match"
+    with pytest.raises(TrialError, match=r"task `words`: its metric `bleu` goes up to 42.5, so 1 is not right by it"):
+        _with_metrics(bleu=[42.5, 0.0], rouge=[0.5, 2.0])
 
 
 def test_a_choice_is_the_most_likely_continuation() -> None:
