@@ -46,8 +46,8 @@ def test_fault_at_every_write(fault: str, children: Any, snapshot: Take, tmp_pat
     # recipe.yaml; attempt, outputs and manifest of four stages; key, 3 shards and settled metrics of the two that grow.
     assert undisturbed.writes >= 1 + 4 * 3 + 2 * 5
 
-    # A full disk takes the same way back as a kill before the rename; a third of the places will do.
-    for at in range(1, undisturbed.writes + 1, 3 if fault == "full disk" else 1):
+    # A kill before a write finds what one after the write before leaves, and a file half made; a full disk the same.
+    for at in range(1, undisturbed.writes + 1, 1 if fault == "kill after" else 3):
         runs = tmp_path / f"{at}"
         diary.unlink()
         struck = children.trivium("run", recipe, "--runs", runs, fault=fault, at=at)
