@@ -60,7 +60,7 @@ def comparison_table(results: Sequence[Stored]) -> Table:
         estimate = pair["difference"]["estimate"]
         value = "" if estimate["value"] is None else f"{100 * estimate['value']:+.1f}"
         names = f"{pair['a']} − {pair['b']}"
-        shares = " − ".join(map(_percent, pair.get("shares", ())))
+        shares = " − ".join(_percent(share) for share in pair.get("shares", ()) if share is not None)
         shown = "" if p is None else f"{p:.3g}"
         left_out = [str(pair["left_out"] or "")] if lost else []
         table.add_row(suite, names, shares, value, _interval(estimate, "+"), shown, *left_out, pair["verdict"])
