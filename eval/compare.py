@@ -144,7 +144,9 @@ def verdict(comparison: Comparison, seeds: int) -> str:
         return NOTHING_SOLVED
     if low <= 0 <= high:
         detectable = comparison.difference.detectable
-        size = "" if not detectable else f" (smallest detectable effect {100 * detectable:.1f} points)"
+        if detectable is None:
+            return "no difference shown: too few clusters differ"
+        size = f" (smallest detectable effect {100 * detectable:.1f} points)" if detectable else ""
         return f"no difference shown at this size{size}"
     if seeds < SEEDS_FOR_A_CLAIM:
         side = "above" if low > 0 else "below"

@@ -24,9 +24,12 @@ def power_of(difference: Difference) -> Power:
     estimate = difference.estimate
     found, se = estimate.value, estimate.se
     problems = f"{estimate.n:,} problem{'' if estimate.n == 1 else 's'}"
-    if found is None or se is None or difference.detectable is None:
+    if found is None or se is None:
         reason = estimate.reason or "no interval"
         return Power(estimate.n, None, None, f"What {problems} can show is not known: {reason}.")
+    if difference.detectable is None:
+        few = f"too few of the {estimate.clusters:,} clusters differ"
+        return Power(estimate.n, None, None, f"What {problems} can show is not known: {few}.")
     if se == 0:
         return Power(estimate.n, None, None, f"What {problems} can show is not known: all differ by the same amount.")
     # The clustered error of N problems is sd/√N with the sd that their clustering amounts to.

@@ -60,7 +60,7 @@ class Difference:
     """`estimate` of mean(A − B) over the same problems; `better`, `worse`, `same`: shares of problems, A against B.
 
     `p` is the two-sided sign-flip p of "no difference"; `detectable` the smallest true difference that a comparison of
-    this size would show with 80 % power at the 5 % level.
+    this size would show with 80 % power at the 5 % level, None where so few clusters differ that it is not known.
     """
 
     estimate: Estimate
@@ -119,13 +119,11 @@ def paired_difference(
     if p is not None and p > 1 - level and estimate.low is not None and estimate.high is not None:
         estimate = replace(estimate, low=min(estimate.low, 0.0), high=max(estimate.high, 0.0))
     better, worse = float(np.mean(difference > 0)), float(np.mean(difference < 0))
+    detectable = None if estimate.se is None else detectable_effect(estimate.se, 1 - level)
+    if p is not None and p > 1 - level and detectable is not None and detectable < abs(estimate.value):
+        detectable = None  # So few clusters differ that their signs decide, of which the normal theory knows nothing.
     return Difference(
-        estimate=estimate,
-        p=p,
-        better=better,
-        worse=worse,
-        same=float(np.mean(difference == 0)),
-        detectable=None if estimate.se is None else detectable_effect(estimate.se, 1 - level),
+        estimate=estimate, p=p, better=better, worse=worse, same=float(np.mean(difference == 0)), detectable=detectable
     )
 
 

@@ -83,7 +83,7 @@ class SuiteFile(_Section):
         return forms
 
     def rows(self) -> Rows:
-        """The problems. Raises `TaskError`, also where the data hold another number than the suite says."""
+        """The problems. Raises `TaskError`, also where they are not as many as the suite says, or none has a factor."""
         rows = load(**self.located(self.data))
         if self.problems is not None and len(rows.problems) != self.problems:
             lost = "".join(f", {number} left out: {reason}" for reason, number in rows.dropped)
@@ -91,6 +91,13 @@ class SuiteFile(_Section):
                 f"{self.data['task']}: the suite is made of {self.problems} problems and the data hold "
                 f"{len(rows.problems)}{lost}; another revision or a part of them is another suite"
             )
+        there = dict.fromkeys(name for problem in rows.problems for name in problem.columns)
+        known = ", ".join(there) or "none"
+        for name in self.factors if rows.problems else ():
+            if name not in there:
+                raise TaskError(
+                    f"factors: no problem has a column `{name}`{did_you_mean(name, there, f'; there are {known}')}"
+                )
         return rows
 
     def look(self) -> str | None:

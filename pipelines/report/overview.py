@@ -63,6 +63,11 @@ class Overview:
         return sum(row.measures.result["problems"]["used"] for row in self.asked)
 
     @property
+    def tested(self) -> int:
+        """Comparisons that have a p."""
+        return sum(pair.p is not None for pair in self.pairs)
+
+    @property
     def clear(self) -> int:
         """Comparisons whose adjusted p is below the level of the intervals."""
         return sum(pair.p is not None and pair.p < 1 - LEVEL for pair in self.pairs)
@@ -75,7 +80,8 @@ def overview(run: RunView, measured: Sequence[Measures]) -> Overview:
     for suite in measured:
         found = {each["label"]: each for each in suite.result["checkpoints"]}
         rows.append(Row(suite, [found.get(label) for label in labels], published_for(run, suite)))
-    compared = [(suite, each) for suite in measured for each in suite.result["comparisons"]]
+    # Answers that are graded once more are no further evidence, which the others' p would have to share with.
+    compared = [(suite, each) for suite in measured if not suite.again for each in suite.result["comparisons"]]
     adjusted = holm([each["difference"]["p"] for _, each in compared])
     pairs = [Pair(suite, each, p) for (suite, each), p in zip(compared, adjusted, strict=True)]
     return Overview(labels, rows, pairs, _plots(pairs))

@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
 from eval.compare import NOTHING_SOLVED, Comparison, Evaluated, across_seeds, adjust, compare, verdict
+from eval.power import power_of
 from eval.suite import CompareError
 from eval.trial import Trial
 from pipelines.eval_command import unmet
@@ -134,6 +135,15 @@ def test_two_that_solve_nothing_show_nothing(make_trials: Make) -> None:
     assert verdict(both, seeds=3) == NOTHING_SOLVED
     for a, b in ((nothing, little), (little, nothing), (little, little)):
         assert verdict(compare(side("a", a), side("b", b), draws=100), seeds=1).startswith("no difference shown")
+
+
+def test_where_few_clusters_differ_the_normal_theory_says_nothing(make_trials: Make) -> None:
+    """Five that flip one way have p 1/16, whatever the error of their mean says."""
+    worse, better = make_trials([["wrong"]] * 5 + [["correct"]]), make_trials([["correct"]] * 6)
+    found = compare(side("a", better), side("b", worse))
+    assert found.difference.p is not None and found.difference.p > 0.05
+    assert found.difference.detectable is None and verdict(found, seeds=3).endswith("too few clusters differ")
+    assert power_of(found.difference).line == "What 6 problems can show is not known: too few of the 6 clusters differ."
 
 
 def test_one_family_of_several_suites(make_trials: Make) -> None:

@@ -71,3 +71,13 @@ def test_keys_of_the_command_line_are_paths_from_there(shared: Path) -> None:
     assert asked(with_overrides("mine", file, {"data.source": "others.jsonl"})[1]) == ["others here"]
     with pytest.raises(SuiteError, match="unknown key"):
         with_overrides("mine", file, {"data.sources.x": 1, "promt": 2})
+
+
+def test_a_factor_that_no_problem_has(tmp_path: Path) -> None:
+    (tmp_path / "sums.jsonl").write_text('{"question": "1 + 1?", "answer": "2", "level": "easy"}\n')
+    data = {"task": "table", "source": str(tmp_path / "sums.jsonl")}
+    suite = SuiteFile(version=1, summary="sums", data=data, factors=("level",))
+    assert suite.rows().problems[0].columns["level"] == "easy"
+    wrong = suite.model_copy(update={"factors": ("levle",)})
+    with pytest.raises(TaskError, match=r"^factors: no problem has a column `levle`; did you mean `level`\?$"):
+        wrong.rows()

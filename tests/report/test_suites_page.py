@@ -28,7 +28,7 @@ from pipelines.evaluation import stored
 from pipelines.report import write_report
 from pipelines.report.breakdown import by_length
 from pipelines.report.measures import Measures, measure_all, metric_curve
-from pipelines.report.overview import published_for
+from pipelines.report.overview import overview, published_for
 from pipelines.report.run import read_run
 from pipelines.report.seeds import combine, render_seeds
 from pipelines.rescore import rescore
@@ -87,6 +87,20 @@ def test_differences_are_adjusted_over_all_suites(page: Page, results: dict[str,
     assert page.numbers["headline-answers"] == sum(
         each["trials"] for result in results.values() for each in result["checkpoints"]
     )
+
+
+def test_what_is_graded_once_more_takes_nothing_from_the_others(suites_run: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(suites_run, tmp_path / "run"))
+    result = json.loads((root / "words" / "eval.json").read_text())
+    result["provenance"]["rescored"] = {"stage": "words"}
+    (root / "words" / "eval.json").write_text(json.dumps(result))
+    others = [name for name in SUITES if name != "words"]
+    compared = [each for name in others for each in json.loads((root / name / "eval.json").read_text())["comparisons"]]
+    adjusted = multipletests([each["difference"]["p"] for each in compared], method="holm")[1]
+    measured = measure_all(stored(root))
+    found = overview(read_run(root), measured)
+    assert [pair.measures.key for pair in found.pairs] == others
+    assert [pair.p for pair in found.pairs] == pytest.approx(adjusted.tolist()) and found.tested == len(others)
 
 
 def test_problems_that_a_comparison_leaves_out_are_told(suites_run: Path, tmp_path: Path) -> None:
