@@ -120,7 +120,7 @@ def paired_difference(
         estimate = replace(estimate, low=min(estimate.low, 0.0), high=max(estimate.high, 0.0))
     better, worse = float(np.mean(difference > 0)), float(np.mean(difference < 0))
     detectable = None if estimate.se is None else detectable_effect(estimate.se, 1 - level)
-    if p is not None and p > 1 - level and detectable is not None and detectable < abs(estimate.value):
+    if p is not None and p > 1 - level and detectable is not None and detectable < abs(difference.mean()):
         detectable = None  # So few clusters differ that their signs decide, of which the normal theory knows nothing.
     return Difference(
         estimate=estimate, p=p, better=better, worse=worse, same=float(np.mean(difference == 0)), detectable=detectable
