@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,10 +72,17 @@ def eval_checkpoint(
     """Ask a checkpoint the problems of suites. What was asked before is kept; suites add up in one run."""
     with one_line():
         from pipelines import runner
+        from pipelines.errors import RunError
         from pipelines.eval_command import check_requirement, plan_lines, recipe_of, results_of, unmet
         from pipelines.eval_tables import comparison_table, result_table
+        from pipelines.launching.ranks import Ranks
         from pipelines.plan import Selection
 
+        if (ranks := Ranks.of(os.environ)) is not None:
+            raise RunError(
+                f"trivium eval runs in one process, and {ranks.launcher} started {ranks.world}; start it by itself, "
+                "with engine.replicas=N for several workers"
+            )
         check_requirement(require, against)
         chosen = [*(overrides or []), *([] if limit is None else [f"limit={limit}"])]
         recipe, asked = recipe_of(checkpoint, suite, k, n, against, name, chosen, runs)

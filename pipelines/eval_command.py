@@ -231,14 +231,23 @@ def _recipe(data: dict[str, Any]) -> Recipe:
 
 
 def _keep_whole(recipe: Recipe, root: Path) -> None:
-    """Raises `RunError` where a part of a suite's problems would take the place of a result on all of them."""
+    """Raises `RunError` where a part of a suite's problems would take the place of a result on all of them, or another
+    suite that of one of the same name."""
     results = {each.name: each for each in stored(root)}
     for stage in recipe.stages:
         limit, found = getattr(stage, "limit", None), results.get(str(stage.name))
-        if limit and found and not found.limited and limit < found.result["problems"]["used"]:
+        if found is None:
+            continue
+        if limit and not found.limited and limit < found.result["problems"]["used"]:
             raise RunError(
                 f"{root / str(stage.name)}: holds the result on all {found.result['problems']['used']} problems, which "
                 f"limit={limit} would replace; give the limited one a --name of its own"
+            )
+        there, suite = found.reference, str(getattr(stage, "suite", None))
+        if there is not None and _place(there) != _place(suite):
+            raise RunError(
+                f"{root / str(stage.name)}: holds the result on the suite {there}, which {suite} would replace; give "
+                "it another file name, or this run a --name of its own"
             )
 
 

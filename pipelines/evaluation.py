@@ -56,6 +56,13 @@ class Stored:
         }
 
     @property
+    def reference(self) -> str | None:
+        """The suite as it was named, or None where a section of a recipe was asked."""
+        manifest = Manifest.read(self.directory)
+        found = None if manifest is None else manifest.source.get("settings", {}).get("suite")
+        return found if isinstance(found, str) else None
+
+    @property
     def fingerprint(self) -> str:
         """Identity of its outputs."""
         return self._manifest.fingerprint
@@ -114,8 +121,15 @@ def find_stored(run: Path, suite: str | None = None) -> Stored:
     if not chosen:
         there = ", ".join(dict.fromkeys(each.result["suite"]["name"] for each in every)) or "none"
         what = "evaluation" if suite is None else f"evaluation on {suite}"
-        raise RunError(f"{run}: has no finished {what}; evaluated there: {there}")
+        raise RunError(f"{run}: has no finished {what}; evaluated there: {there}{_checkpoint_instead(run, every)}")
     return chosen[-1]
+
+
+def _checkpoint_instead(run: Path, found: Sequence[Stored]) -> str:
+    """A way out where all results are on sections of the recipe's data, which compare with no suite."""
+    labels = [each["label"] for stored in found if stored.reference is None for each in stored.result["checkpoints"]]
+    places = [place for label in labels if (place := run / label / "checkpoint").is_dir()]
+    return f", of its recipe's data; name a checkpoint instead: {places[0]}" if places else ""
 
 
 def result_of(

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
+from typer.testing import CliRunner
 
+from pipelines.cli import app
 from tests.pipelines.letters import ROWS, result, write
 
 
@@ -239,3 +241,10 @@ def test_a_split_and_what_a_run_says_of_it(real_children: Any, models: Path, tmp
     assert "Unseen combinations" in page and 'id="composition"' in page
     assert real_children.trivium("eval", "rescore", "eval-first", "--reward", "exact_match", "--runs", runs).code == 0
     assert result(runs, "eval-first", "rescore-exact_match-letters")["composition"] == composition
+
+
+def test_under_a_launcher_it_says_in_a_line_that_it_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(app, ["eval", "somewhere", "--suite", "gsm8k"])
+    assert done.exit_code == 2 and "runs in one process, and torchrun started 2" in done.output, done.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -11,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from pipelines import machine
 from pipelines.checkpoints import identity_of
-from pipelines.evaluation import weights_digest
+from pipelines.errors import RunError
+from pipelines.evaluation import find_stored, weights_digest
+from pipelines.manifest import Manifest
 from tests.pipelines.letters import ROWS, result, trials, write
 
 Take = Callable[[Path], dict[str, Any]]
@@ -193,6 +197,13 @@ def test_a_limit_takes_the_place_of_no_whole_result(
     assert trials(tmp_path / "runs", "eval-first", "first") == whole
     assert run("limit=10", "--name", "some").code == 0 and result(tmp_path / "runs", "some")["partial"]
     assert run("limit=30").code == 0 and not result(tmp_path / "runs", "eval-first")["partial"]
+    (tmp_path / "other").mkdir()
+    shutil.copy(suite, tmp_path / "other/letters.yaml")
+    for more in (["--plan"], []):
+        another = ("--suite", tmp_path / "other/letters.yaml", "--runs", tmp_path / "runs", *more)
+        refused = real_children.trivium("eval", models / "first", *another, fault="no model")
+        assert refused.code == 2, refused.text
+        assert f"holds the result on the suite {suite}, which {tmp_path / 'other/letters.yaml'} would" in refused.text
 
 
 def test_rescoring_without_the_model(real_children: Any, models: Path, suite: Path, tmp_path: Path) -> None:
@@ -280,3 +291,19 @@ def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path: Path, monkeypatch: 
     (place / "snapshots/0123abc").rename(place / "snapshots/4567def")
     (place / "refs/main").write_text("4567def")
     assert weights_digest("org/name") == "commit 4567def" and weights_digest(str(adapter)) != before
+
+
+def test_a_run_that_was_asked_data_and_no_suite_has_checkpoints_to_name(tmp_path: Path) -> None:
+    (tmp_path / "run/base/checkpoint").mkdir(parents=True)
+    (tmp_path / "run/evaluate").mkdir()
+    found = {"suite": {"name": "easy-vqa:test"}, "checkpoints": [{"label": "base"}], "provenance": {}}
+    (tmp_path / "run/evaluate/eval.json").write_text(json.dumps(found))
+    settings = {"settings": {"suite": None}}
+    Manifest(
+        stage="evaluate", kind="evaluate", digest="0", source=settings, inputs={}, seed=0, **machine.provenance(),
+        started="2026-01-01T00:00:00+00:00", seconds=1.0, attempts=1, peak_memory_mib=1, rows_in=None, rows_out=1,
+        dropped={}, numbers={}, files={},
+    ).write(tmp_path / "run/evaluate")  # fmt: skip
+    way_out = f"evaluated there: easy-vqa:test, of its recipe's data; name a checkpoint instead: {tmp_path}/run/base"
+    with pytest.raises(RunError, match=re.escape(way_out)):
+        find_stored(tmp_path / "run", "easy-vqa")
