@@ -129,7 +129,7 @@ def summarise(
             *_of_accuracy(accuracy),
             *_of_samples(problems, asked),
             *_of_metrics(metrics, accuracy),
-            *_of_outcomes(outcomes, len(trials), accuracy, among_finished),
+            *_of_outcomes(outcomes, trials, accuracy, among_finished),
         ),
     )
 
@@ -208,15 +208,17 @@ def _of_metrics(metrics: Mapping[int, Mapping[str, Estimate]], accuracy: Estimat
 
 
 def _of_outcomes(
-    outcomes: Mapping[str, int], total: int, accuracy: Estimate, among_finished: float | None
+    outcomes: Mapping[str, int], trials: Sequence[Trial], accuracy: Estimate, among_finished: float | None
 ) -> list[str]:
     both = ""
     if accuracy.value is not None and among_finished is not None:
         both = f" ({accuracy.value:.1%} are right overall, {among_finished:.1%} among the finished)"
+    reasons = Counter(trial.reason for trial in trials if trial.outcome == "ungraded" and trial.reason)
+    why = "".join(f"; most often: {reason}" for reason, _ in reasons.most_common(1))
     limits = {
-        "ungraded": (WARN_UNGRADED, "this is not a finished result"),
+        "ungraded": (WARN_UNGRADED, f"this is not a finished result{why}"),
         "truncated": (WARN_TRUNCATED, f"raise decoding.max_new_tokens{both}"),
         "unparsed": (WARN_UNPARSED, "compare the prompt, and the chat template, with those the model was trained on"),
     }
-    shares = {outcome: outcomes[outcome] / total for outcome in limits}
+    shares = {outcome: outcomes[outcome] / len(trials) for outcome in limits}
     return [f"{shares[name]:.1%} {name}: {advice}" for name, (limit, advice) in limits.items() if shares[name] > limit]

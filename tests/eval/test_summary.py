@@ -86,6 +86,12 @@ def test_a_judge_that_is_down_is_in_no_mean(make_trials: Make) -> None:
     assert summary.bounds == pytest.approx((0.6, 0.7))
     assert summary.metrics["pass^9"].value == 0.0 and summary.metrics["pass@10"].value is None
     assert any(each.startswith("10.0% ungraded") for each in summary.warnings)
+    failed = [
+        trial.model_copy(update={"reason": "error: no image"}) if trial.outcome == "ungraded" else trial
+        for trial in make_trials([["correct"] * 9 + ["ungraded"]] * 30)
+    ]
+    told = "10.0% ungraded: this is not a finished result; most often: error: no image"
+    assert told in summarise(failed, draws=100).warnings
     # One trial of each: a tenth of the problems is not known, and no headline is made of the rest.
     one = summarise(make_trials([["correct"]] * 27 + [["ungraded"]] * 3), draws=500)
     assert (one.accuracy.value, one.accuracy.reason) == (None, "only 27 of 30 trials could be graded")
