@@ -97,6 +97,15 @@ def plan_lines(recipe: Recipe, root: Path, say: Say) -> Table:
     return plan_table(steps, {step.leg.label + step.link.name for step in steps})
 
 
+def check_base(recipe: Recipe) -> None:
+    """Raises `CompareError` where a run that is compared with was asked other problems: before anything is written."""
+    for settings in recipe.stages:
+        stage: EvaluateStage = settings  # type: ignore[assignment]
+        if stage.kind == "evaluate" and stage.against is not None and not stage.bridged:
+            name, file = stage.suite_file()
+            check_same_problems([problem.id for problem in file.rows().problems[: stage.limit]], stage.others(name))
+
+
 def results_of(recipe: Recipe, root: Path) -> list[Stored]:
     """The finished evaluations of this recipe, in its order."""
     found = {each.name: each for each in stored(root)}

@@ -259,6 +259,7 @@ def test_what_a_comparison_takes_from_another_run(
         few = ("limit=10", "--against", "base", "--name", "fewer")
         fewer = run(models / "first", "--suite", suite, *few, *plan, fault="no model")
         assert fewer.code == 2 and "20 problems are only in base/" in fewer.text, fewer.text
+        assert not (runs / "fewer").exists()
     shutil.copytree(models / "second", tmp_path / "elsewhere/moving")
     refused = run(tmp_path / "elsewhere/moving", "--suite", suite, "--name", "base")
     assert refused.code == 2 and "give this run a --name of its own" in refused.text
