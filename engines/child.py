@@ -18,7 +18,15 @@ def import_path() -> str:
     return os.pathsep.join(path)
 
 
-def threads(processes: int, cores: int | None = None) -> dict[str, str]:
-    """Shares the cores out among so many processes, where nobody has. `cores`: those that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if cores is None else cores
-    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // processes)))}
+def cores() -> int:
+    """Processor cores that this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads(processes: int, among: int | None = None) -> dict[str, str]:
+    """Shares the cores out among so many processes, where nobody has.
+
+    `among`: how many cores; those that this process may use, unless given.
+    """
+    among = cores() if among is None else among
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, among // processes)))}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from engines.base import EngineError
+from engines.child import cores
 
 if TYPE_CHECKING:
     from engines.denoising import Schedule
@@ -167,6 +168,24 @@ def missing_engine(settings: EngineSettings) -> str | None:
     if settings.on_ray and importlib.util.find_spec("ray") is None:
         return "ray, which runs replicas, is not installed; pip install 'trivium-reasoning[cluster]'"
     return None
+
+
+def unplaced(settings: EngineSettings) -> str | None:
+    """Why Ray could not run so many workers, or join a cluster of that address, as far as can be known without Ray.
+
+    None where nothing speaks against it, or where there is no Ray.
+    """
+    if not isinstance(settings, _OnRaySettings) or not settings.on_ray:
+        return None
+    if settings.address is None:
+        if settings.replicas <= (most := cores()):
+            return None
+        wanted = f"engine.replicas: {settings.replicas} workers take a core each"
+        return f"{wanted}, and this process may use {most} here; give engine.replicas={most}, or an engine.address"
+    host, _, port = settings.address.rpartition(":")
+    if settings.address == "auto" or (host and "/" not in host and port.isdecimal() and 0 < int(port) < 1 << 16):
+        return None
+    return f"engine.address: {settings.address} is no HOST:PORT, and not auto"
 
 
 EngineSettings = Annotated[

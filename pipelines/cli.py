@@ -357,12 +357,15 @@ def _plan(recipe: Recipe, root: Path, selection: Selection, on: str | None) -> N
     from pipelines.cost.devices import device
     from pipelines.cost.show import cost
     from pipelines.launching.checks import commands
-    from pipelines.plan import legs, plan
+    from pipelines.plan import check_workers, legs, plan
     from pipelines.remote.copies import shown
     from pipelines.tables import plan_table
 
     machine, parts = device(on), legs(recipe, root)
     steps, selected = plan(parts), selection.of(parts)
+    due = [step for step in steps if step.reason and step.leg.label + step.link.name in selected]
+    if on is None:
+        check_workers(recipe, due)
     typer.echo(shown(root))
     show(plan_table(steps, selected))
     table, lines = cost(steps, selected, machine, hint=on is None)
@@ -370,7 +373,7 @@ def _plan(recipe: Recipe, root: Path, selection: Selection, on: str | None) -> N
         show(table)
     for line in lines:
         typer.echo(line)
-    for line in commands(step for step in steps if step.leg.label + step.link.name in selected):
+    for line in commands(due):
         typer.echo(line)
     for line in unseen(recipe):
         typer.echo(f"note: {line}")

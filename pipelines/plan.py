@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engines.settings import unplaced
 from pipelines.chain import Link, expand, problems, sources
 from pipelines.errors import RecipeError, RunError
 from pipelines.manifest import ATTEMPT_FILE, Manifest, changes, digest_of
@@ -111,6 +113,16 @@ def plan(parts: Sequence[Leg]) -> list[Step]:
         for step in leg.steps(made):
             made[leg.label + step.link.name] = step
     return list(made.values())
+
+
+def check_workers(recipe: Recipe, due: Iterable[Step]) -> None:
+    """Raises `RunError` where a step that is due opens the engine and its workers cannot be had from this machine."""
+    line = unplaced(recipe.engine)
+    ray = sys.modules.get("ray")
+    if line is None or (ray is not None and ray.is_initialized()):  # a cluster that this process has joined is used
+        return
+    if any("engine" in step.link.settings.uses for step in due):
+        raise RunError(line)
 
 
 def read_by(leg: Leg, link: Link, made: Mapping[str, Step]) -> list[Step]:

@@ -23,7 +23,7 @@ from pipelines.launching.settings import launch_settings
 from pipelines.lock import locked
 from pipelines.manifest import ATTEMPT_FILE, MANIFEST_FILE, Manifest, output_files
 from pipelines.metrics import METRICS_FILE, Metrics
-from pipelines.plan import Selection, Step, legs, plan, read_by
+from pipelines.plan import Selection, Step, check_workers, legs, plan, read_by
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.remote.copies import mirror_of
@@ -74,6 +74,7 @@ def run(
         missing = missing_engine(recipe.engine)
         if missing and any("engine" in step.link.settings.uses for step in due.values()):
             raise RunError(f"engine.kind: {missing}")
+        check_workers(recipe, due.values())
         check_machine(due.values())
         if mirror is None:
             _make(root)

@@ -16,7 +16,7 @@ from typing import Any
 
 from engines.base import EngineError, first_line
 from engines.child import import_path, threads
-from engines.settings import ReplicableSettings, VllmSettings
+from engines.settings import ReplicableSettings, VllmSettings, unplaced
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -75,13 +75,11 @@ def connected(settings: ReplicableSettings) -> Iterator[Cluster]:
     """
     ray = import_ray()
     mine, session = not ray.is_initialized(), None
+    if mine and (line := unplaced(settings)):
+        raise EngineError(line)
     if mine and settings.address is not None:
         join(ray, settings.address)
     elif mine:
-        cores = os.cpu_count() or 1
-        if settings.replicas > cores:
-            wanted = f"engine.replicas: {settings.replicas} workers take a core each"
-            raise EngineError(f"{wanted}, this machine has {cores}; give engine.replicas={cores}, or an engine.address")
         session = start(ray, settings.replicas)
     try:
         yield Cluster(ray, options_of_worker(ray, settings), f"{session or '/tmp/ray/session_latest'}/logs")
@@ -130,11 +128,10 @@ def start(ray: Any, processors: int) -> str:
 
 
 def join(ray: Any, address: str) -> None:
+    """Makes this process one of the cluster at HOST:PORT, or at `auto`. Raises `EngineError` with the way out."""
     way_out = "start one by `ray start --head`, or leave engine.address out to use this machine alone"
-    host, _, port = address.rpartition(":")
     if address != "auto":
-        if not host or "/" in host or not port.isdigit():
-            raise EngineError(f"engine.address: {address} is no HOST:PORT, and not auto")
+        host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host, int(port)), _CONNECT_S).close()
         except OSError as error:

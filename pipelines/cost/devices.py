@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from engines.child import cores
 from pipelines.errors import RecipeError
 from pipelines.source import nearest
 
@@ -108,7 +109,7 @@ def processor() -> Device:
     clocks = [float(value) for value in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", info, re.MULTILINE)]
     peak = each_cycle * (max(clocks) * 1e6 if clocks else _CLOCK)
     memory = re.search(r"^MemTotal:\s*(\d+) kB", _MEMORY.read_text(), re.MULTILINE) if _MEMORY.is_file() else None
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = cores()
     threads = os.environ.get("OMP_NUM_THREADS", "")
     count = min(usable, int(threads)) if threads.isdigit() and int(threads) else usable
     return Device(

@@ -19,7 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from engines.child import threads
+from engines.child import cores, threads
 from pipelines.context import StageContext
 from pipelines.errors import Interrupted, RunError
 from pipelines.launching.checks import has_gpu_of_its_own, too_few_gpus
@@ -190,7 +190,7 @@ def _exchange(work: Mapping[str, Any]) -> Exchange:
 def _threads(ranks: Ranks) -> dict[str, str]:
     """Where Slurm says how many cores this process has, those; else its share of the cores."""
     own = os.environ.get("SLURM_CPUS_PER_TASK") if ranks.launcher == "Slurm" else None
-    return threads(1, min(int(own), len(os.sched_getaffinity(0)))) if own else threads(ranks.local_world)
+    return threads(1, min(int(own), cores())) if own else threads(ranks.local_world)
 
 
 def _worker(ranks: Ranks, work: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:

