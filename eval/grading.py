@@ -11,7 +11,6 @@ from eval.extract import Extraction, extract
 from eval.suite import Suite
 from eval.trial import Check, Extract, Outcome, Rewards, Score
 from rewards.contract import INVALID, Reward, columns_of, score
-from rewards.registry import load
 from tasks.problem import Problem, column_names
 
 
@@ -27,7 +26,7 @@ class Grader:
     @classmethod
     def of(cls, suite: Suite) -> Grader:
         """The rewards that a suite names. Raises `RewardError`."""
-        return cls(load(suite.reward), {name: load(name) for name in suite.also})
+        return cls(suite.load(suite.reward), {name: suite.load(name) for name in suite.also})
 
 
 @dataclass(frozen=True, slots=True)

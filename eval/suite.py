@@ -15,6 +15,7 @@ from eval import extract
 from eval.extract import Forms
 from eval.protocol import NOTHING, Protocol
 from rewards import registry
+from rewards.contract import Reward
 from tasks.problem import Problem
 
 
@@ -30,7 +31,7 @@ class Suite:
     look into them. `system` is the system prompt (None: none is sent); `prefix` and `suffix` are put around each
     question. `also` are further rewards that are shown and decide nothing; `factors` are columns of the problems that
     scores are broken down by, beside their kind. `version` is that of a suite file. `protocol` are further numbers that
-    the suite is reported by.
+    the suite is reported by. `rewards` leads those that are files to where they are, which makes no other suite.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Suite:
     protocol: Protocol = NOTHING
     data: Mapping[str, Any] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
+    rewards: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def settings(self, problems: Sequence[Problem]) -> dict[str, Any]:
         """All that determines a score but the checkpoint, as JSON values. Two scores compare iff these are equal."""
@@ -56,14 +58,21 @@ class Suite:
             "prompt": {"system": self.system, "prefix": self.prefix, "suffix": self.suffix},
             "decoding": asdict(self.decoding),
             "extraction": {**asdict(self.forms), "version": extract.VERSION},
-            "reward": {"name": self.reward, "version": registry.entry(self.reward).version},
-            "also": {name: registry.entry(name).version for name in self.also},
+            "reward": {"name": self.reward, "version": self._version(self.reward)},
+            "also": {name: self._version(name) for name in self.also},
             "engine": dict(self.engine),
         }
         if self.protocol != NOTHING:
             values["protocol"] = self.protocol.model_dump(mode="json", exclude_defaults=True)
         kept: dict[str, Any] = json.loads(json.dumps(values))  # as they will be read back: tuples are lists there
         return kept
+
+    def load(self, reward: str) -> Reward:
+        """One of its rewards. Raises `RewardError`."""
+        return registry.load(self.rewards.get(reward, reward))
+
+    def _version(self, reward: str) -> int | str:
+        return registry.entry(self.rewards.get(reward, reward)).version
 
     def messages(self, problem: Problem) -> list[Message]:
         """The turns that put a problem to the model."""

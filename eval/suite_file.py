@@ -17,6 +17,7 @@ from engines.spelling import did_you_mean
 from eval.extract import Forms, check_forms
 from eval.protocol import NOTHING, Protocol
 from eval.suite import Suite
+from rewards.registry import is_file
 from tasks.columns import FORMATS
 from tasks.problem import Rows, TaskError
 from tasks.registry import check, check_options, load
@@ -67,6 +68,7 @@ class SuiteFile(_Section):
     protocol: Protocol = NOTHING
     published: Published | None = None
     _found: dict[str, str] = PrivateAttr(default_factory=dict)
+    _rewards: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("data")
     @classmethod
@@ -107,23 +109,33 @@ class SuiteFile(_Section):
     def find_paths(self, folder: Path) -> None:
         """Looks for its paths beside the file, which is in `folder`, else where the command is called, as of a recipe.
 
-        `data` keeps what is written: the suite is the same one wherever it lies.
+        `data` and the rewards keep what is written: the suite is the same one wherever it lies.
         """
         for key, value in self.data.items():
-            if key not in PATHS or not isinstance(value, str) or is_url(value) or value.startswith(("/", "~")):
+            if key not in PATHS or not isinstance(value, str) or is_url(value):
                 continue
-            # What is nowhere, and can be no name on the hub, is a path all the same: the error then says which.
             path = key != "source" or value.startswith(".") or Path(value).suffix in FORMATS
-            if (folder / value).exists() or (path and not Path(value).exists()):
-                self._found[key] = str(folder / value)
+            if place := _beside(folder, value, path):
+                self._found[key] = place
+        for reference in filter(is_file, (self.reward, *self.also)):
+            file, _, function = reference.rpartition(":")
+            if place := _beside(folder, file, True):
+                self._rewards[reference] = f"{place}:{function}"
 
     def take_paths(self, other: SuiteFile) -> None:
         """Finds those paths that it has from another suite where that one does."""
         self._found.update({key: each for key, each in other._found.items() if self.data.get(key) == other.data[key]})
+        mine = (self.reward, *self.also)
+        self._rewards.update({name: place for name, place in other._rewards.items() if name in mine})
 
     def located(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """A data section with those paths that are this file's led to where they are."""
         return {**data, **{key: place for key, place in self._found.items() if data.get(key) == self.data[key]}}
+
+    @property
+    def rewards(self) -> Mapping[str, str]:
+        """Reference as it is written -> reference that leads there, of those rewards that are files beside this one."""
+        return self._rewards
 
     def suite(self, name: str, engine: Mapping[str, Any], problems: int) -> Suite:
         """The suite as it is run. `problems`: how many there are, of which a limited run takes fewer."""
@@ -141,6 +153,7 @@ class SuiteFile(_Section):
             protocol=self.protocol,
             data={**self.data, "original": problems},
             engine=engine,
+            rewards=self.rewards,
         )
 
     @property
@@ -151,6 +164,16 @@ class SuiteFile(_Section):
         if self.protocol == NOTHING:
             del values["protocol"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _beside(folder: Path, written: str, path: bool) -> str | None:
+    """Where what is written leads beside a file in `folder`; None where it is meant from where the command is called.
+
+    `path`: it can be nothing else. Then it leads there too when it is nowhere, and the error says which.
+    """
+    if written.startswith(("/", "~")) or not ((folder / written).exists() or (path and not Path(written).exists())):
+        return None
+    return str(folder / written)
 
 
 def read_suite(path: Path) -> SuiteFile:

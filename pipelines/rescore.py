@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from pipelines.sections import DataSettings
 
 if TYPE_CHECKING:
     from eval.suite import Suite
+    from eval.suite_file import SuiteFile
     from eval.trial import Outcome, Trial
     from tasks.problem import Problem
 
@@ -64,6 +65,9 @@ def _rescore(old: Stored, reward: str | None, forms: Mapping[str, str]) -> Resco
 
     spent = Spent()
     suite = suite_of(old.settings, reward, forms)
+    if file := _file(old):  # a reward that the command names is looked for where that is called
+        rewards = {name: place for name, place in file.rewards.items() if name != reward}
+        suite = replace(suite, rewards=rewards)
     problems = _problems(old)
     settings = suite.settings(problems)
     grader = Grader.of(suite)
@@ -165,17 +169,23 @@ def _problems(old: Stored) -> Sequence[Problem]:
 
 def _section(old: Stored) -> dict[str, Any]:
     """Where its problems came from, with the paths led from where the suite's file is, if that is still there."""
+    data = old.settings["data"]
+    section = {key: value for key, value in data.items() if key not in ("problems", "sha", "original")}
+    file = _file(old)
+    return file.located(section) if file else section
+
+
+def _file(old: Stored) -> SuiteFile | None:
+    """The suite's file; None where it was none, or is no longer there."""
     from eval.registry import find
     from eval.suite_file import SuiteError
 
-    data = old.settings["data"]
-    section = {key: value for key, value in data.items() if key not in ("problems", "sha", "original")}
     made_of = Manifest.read(old.directory)
     suite = made_of and made_of.source.get("settings", {}).get("suite")
     try:
-        return find(suite).located(section) if suite else section
+        return find(suite) if suite else None
     except SuiteError:
-        return section
+        return None
 
 
 def _place(old: Stored, suite: Suite) -> Path:

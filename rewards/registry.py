@@ -127,7 +127,7 @@ def entry(reference: str) -> Entry:
     """
     if reference in _ENTRIES:
         return _ENTRIES[reference]
-    if _is_file(reference):
+    if is_file(reference):
         return _of_file(reference)
     if reference.startswith(PREFIX):
         from rewards import reasoning_gym
@@ -151,7 +151,7 @@ def load(reference: str, options: Mapping[str, Any] | None = None) -> Reward:
     """
     found = entry(reference)
     place, _, attribute = found.target.rpartition(":")
-    if _is_file(reference):
+    if is_file(reference):
         reward: Reward = FileReward(str(Path(place).resolve()), attribute)
     else:
         try:
@@ -170,7 +170,7 @@ def columns(reference: str, options: Collection[str] = ()) -> list[str] | None:
     found = entry(reference)
     if reference in _ENTRIES:
         return [name for name in columns_of(load(reference)) if name not in options]
-    if not _is_file(reference):
+    if not is_file(reference):
         return None
     place, _, attribute = found.target.rpartition(":")
     for node in ast.parse(Path(place).read_bytes()).body:
@@ -216,7 +216,8 @@ def _with_options(reference: str, reward: Reward, options: Mapping[str, Any]) ->
     return functools.partial(reward, **options)
 
 
-def _is_file(reference: str) -> bool:
+def is_file(reference: str) -> bool:
+    """Whether a reference is of the form `path/to/file.py:function`, wherever that file is."""
     return reference.rpartition(":")[0].endswith(".py")
 
 

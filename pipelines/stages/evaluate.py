@@ -154,8 +154,9 @@ class EvaluateStage(DataStageSettings):
             found = dict(bridged.versions(str(self.suite).removeprefix(BRIDGED)))
         elif self.suite is not None:
             _, file = self.suite_file()
-            found |= {"suite": file.digest, "reward": entry(file.reward).version}
-            found |= {f"also {reward}": entry(reward).version for reward in file.also}
+            versions = {name: entry(file.rewards.get(name, name)).version for name in (file.reward, *file.also)}
+            found |= {"suite": file.digest, "reward": versions[file.reward]}
+            found |= {f"also {name}": versions[name] for name in file.also}
             files = DataSettings.model_validate(file.located(file.data)).files()
             found |= {f"suite data {key}": value for key, value in files.items()}
         else:
@@ -327,7 +328,7 @@ class EvaluateStage(DataStageSettings):
         try:
             _, file = self.suite_file()
             for reward in (file.reward, *file.also):
-                entry(reward)
+                entry(file.rewards.get(reward, reward))
             file.look()
         except (SuiteError, RewardError, TaskError) as error:
             yield f"{where}: {error}"

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eval.grading import Grader
 from eval.registry import find, with_overrides
 from eval.suite_file import SuiteError, SuiteFile
+from rewards.contract import RewardError
+from rewards.registry import entry
 from tasks.problem import TaskError
 
 
@@ -81,3 +84,34 @@ def test_a_factor_that_no_problem_has(tmp_path: Path) -> None:
     wrong = suite.model_copy(update={"factors": ("levle",)})
     with pytest.raises(TaskError, match=r"^factors: no problem has a column `levle`; did you mean `level`\?$"):
         wrong.rows()
+
+
+def test_rewards_are_beside_the_file_then_where_the_command_is_called(shared: Path) -> None:
+    def reward(path: Path, value: float) -> None:
+        path.write_text(f"def close(prompts, completions):\n    return [{value}] * len(completions)\n")
+
+    def values(file: SuiteFile) -> dict[str, object]:
+        suite = file.suite("mine", {}, 1)
+        grader, settings = Grader.of(suite), suite.settings([])
+        (score,) = grader.reward([""], [""])
+        assert settings["reward"]["name"] == file.reward
+        assert settings["reward"]["version"] == entry(file.rewards.get(file.reward, file.reward)).version
+        return {file.reward: score} | {name: each([""], [""])[0] for name, each in grader.also.items()}
+
+    reward(shared / "mine.py", 0.25)
+    reward(Path("mine.py"), 0.5)
+    reward(Path("more.py"), 0.75)
+    data = {"task": "table", "source": "rows.jsonl"}
+    written = {"version": 1, "summary": "rows", "data": data, "reward": "mine.py:close", "also": ["more.py:close"]}
+    (shared / "mine.yaml").write_text(yaml.safe_dump(written))
+    file = find(str(shared / "mine.yaml"))
+    assert values(file) == {"mine.py:close": 0.25, "more.py:close": 0.75}
+    # A name that the command gives is meant from there; what it leaves alone stays beside the file.
+    reward(shared / "more.py", 0.125)
+    assert values(with_overrides("mine", file, {"reward": "more.py:close", "also": ["mine.py:close"]})[1]) == {
+        "more.py:close": 0.75,
+        "mine.py:close": 0.25,
+    }
+    (shared / "mine.yaml").write_text(yaml.safe_dump(written | {"reward": "nowhere.py:close"}))
+    with pytest.raises(RewardError, match=f"{shared}/nowhere.py cannot be read"):
+        values(find(str(shared / "mine.yaml")))

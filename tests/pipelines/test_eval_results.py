@@ -208,7 +208,12 @@ def test_a_limit_takes_the_place_of_no_whole_result(
 
 def test_rescoring_without_the_model(real_children: Any, models: Path, suite: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    assert real_children.trivium("eval", models / "first", "--suite", suite, "--runs", runs).code == 0
+    (tmp_path / "half.py").write_text(
+        "def half(prompts, completions, **columns):\n    return [0.5] * len(completions)\n"
+    )
+    suite.write_text(f"{suite.read_text()}\nalso: [half.py:half]\n")  # beside the suite, and not where this is called
+    asked = real_children.trivium("eval", models / "first", "--suite", suite, "--runs", runs)
+    assert asked.code == 0, asked.text
     same = real_children.trivium(
         "eval", "rescore", "eval-first", "--reward", "exact_match", "--runs", runs, fault="no model"
     )
