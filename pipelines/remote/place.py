@@ -22,17 +22,17 @@ class Place:
     def __init__(self, url: str) -> None:
         """Raises `RunError` also where a reader could meet a file that is half written."""
         self.url = url
-        with told(url):
-            import fsspec
-
-            self._store, self._root = fsspec.core.url_to_fs(url)
-        protocols = {self._store.protocol} if isinstance(self._store.protocol, str) else set(self._store.protocol)
+        protocols = _protocols_of(url)
         if not protocols & (_WHOLE | _RENAMES):
             there = ", ".join(sorted(_WHOLE | _RENAMES))
             raise RunError(
                 f"{url}: a run cannot be kept there, since a manifest could be read half written; it can at {there}"
             )
         self._renames = not protocols & _WHOLE
+        with told(url):
+            import fsspec
+
+            self._store, self._root = fsspec.core.url_to_fs(url)
 
     def names(self, folder: str = "") -> dict[str, int]:
         """Name -> bytes of each whole file, or of those in a folder."""
@@ -88,6 +88,18 @@ class Place:
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
+
+
+def _protocols_of(url: str) -> set[str]:
+    """All names of the store that a URL is read through: of a chain, its first. No store is connected to.
+
+    Raises `RunError` where fsspec knows none of that name, or its package is missing.
+    """
+    with told(url):
+        import fsspec
+
+        named = fsspec.get_filesystem_class(url.partition("::")[0].partition("://")[0]).protocol
+    return {named} if isinstance(named, str) else set(named)
 
 
 @contextmanager

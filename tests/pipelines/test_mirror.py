@@ -177,6 +177,9 @@ def test_a_folder_elsewhere_is_a_mirror_too(tmp_path: Path) -> None:
     ("url", "said"),
     [
         ("http://127.0.0.1:9/runs", "a run cannot be kept there, since a manifest could be read half written"),
+        # Before anything is connected to, which these stores do at once: nothing listens there.
+        ("ftp://127.0.0.1:9/runs", "a run cannot be kept there, since a manifest could be read half written"),
+        ("simplecache::ftp://127.0.0.1:9/runs", "a run cannot be kept there, since a manifest"),
         ("nowhere://runs", "does not answer as it should (Protocol not known: nowhere)"),
     ],
 )
