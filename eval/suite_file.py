@@ -67,6 +67,7 @@ class SuiteFile(_Section):
     decoding: Decoding = Decoding()
     protocol: Protocol = NOTHING
     published: Published | None = None
+    _name: str = PrivateAttr("")
     _found: dict[str, str] = PrivateAttr(default_factory=dict)
     _rewards: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -90,7 +91,7 @@ class SuiteFile(_Section):
         if self.problems is not None and len(rows.problems) != self.problems:
             lost = "".join(f", {number} left out: {reason}" for reason, number in rows.dropped)
             raise TaskError(
-                f"{self.data['task']}: the suite is made of {self.problems} problems and the data hold "
+                f"{self._name or self.data['task']}: the suite is made of {self.problems} problems and the data hold "
                 f"{len(rows.problems)}{lost}; another revision or a part of them is another suite"
             )
         there = dict.fromkeys(name for problem in rows.problems for name in problem.columns)
@@ -123,7 +124,8 @@ class SuiteFile(_Section):
                 self._rewards[reference] = f"{place}:{function}"
 
     def take_paths(self, other: SuiteFile) -> None:
-        """Finds those paths that it has from another suite where that one does."""
+        """Finds those paths that it has from another suite where that one does, whose name it goes by in errors."""
+        self._name = other._name
         self._found.update({key: each for key, each in other._found.items() if self.data.get(key) == other.data[key]})
         mine = (self.reward, *self.also)
         self._rewards.update({name: place for name, place in other._rewards.items() if name in mine})
@@ -187,6 +189,7 @@ def read_suite(path: Path) -> SuiteFile:
     if not isinstance(data, dict):
         raise SuiteError(f"{path}: holds no mapping; a suite has `version`, `summary`, `data` and more")
     file = parse(data, str(path))
+    file._name = path.stem
     file.find_paths(path.parent)
     return file
 

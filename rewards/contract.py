@@ -104,7 +104,7 @@ def score(reward: Reward, prompts: Sequence[Any], completions: Sequence[Any], **
         except RewardError:
             raise
         except Exception as error:
-            what = (str(error).splitlines() or [""])[0][:200]
+            what = " ".join(str(error).split())[:200]
             raise RewardError(f"reward `{name}` raised {type(error).__name__}: {what}") from error
     if len(scores) != len(completions):
         raise RewardError(f"reward `{name}` returned {len(scores)} scores for {len(completions)} completions")

@@ -136,7 +136,10 @@ def _check_columns(
         if column not in present:
             raise TaskError(f"{source}: no column {column!r} for {field}; it has {', '.join(sorted(present))}")
     if names["image"] not in present and not {names["question"], names["conversations"]} & set(present):
-        raise TaskError(f"{source}: neither a question nor an image column; it has {', '.join(sorted(present))}")
+        one = source.endswith(".csv") and len(present) == 1
+        parted = "; columns of a CSV are parted by commas" if one and set(";\t|") & set(*present) else ""
+        there = ", ".join(sorted(present))
+        raise TaskError(f"{source}: neither a question nor an image column; it has {there}{parted}")
 
 
 def _in_parts(path: Path) -> bool:

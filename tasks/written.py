@@ -50,6 +50,8 @@ def read(path: Path, source: str) -> Written:
     except OSError as error:
         raise TaskError(f"{source}: cannot be read ({error.strerror})") from error
     del content
+    if not text.strip():
+        raise TaskError(f"{source}: cannot be read (it is empty)")
     found = list(_csv(text, source) if path.suffix == ".csv" else _json(text, source))
     if not found:
         raise TaskError(f"{source}: cannot be read (it has no row)")

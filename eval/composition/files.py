@@ -100,8 +100,8 @@ def read(path: Path) -> Labels:
         }
         return Labels(tuple(about["graph"]), about["tied"], about["covering"], labels)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        told = str(error).splitlines()[0]
-        raise TaskError(f"{path}: no {ABOUT} of a composable split, with its {TEST} beside it ({told})") from None
+        told = f" ({error.strerror}: {error.filename})" if isinstance(error, OSError) else ""
+        raise TaskError(f"{path}: no {ABOUT} of a composable split, with its {TEST} beside it{told}") from None
 
 
 def _lines(problems: Iterable[Problem], more: Iterable[Mapping[str, str]]) -> str:

@@ -48,7 +48,7 @@ def test_mistakes_are_one_line(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"problems": 31}, "the suite is made of 31 problems and the data hold 30"),
+        ({"problems": 31}, "letters: the suite is made of 31 problems and the data hold 30"),
         ({"reward": "number"}, "gold answers are not accepted by number"),
         ({"rewards": "number"}, "rewards: unknown key; did you mean `reward`?"),
         ({"data": {"task": "tabel"}}, "no task is called 'tabel'; did you mean 'table'?"),

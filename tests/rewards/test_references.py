@@ -159,6 +159,12 @@ def test_an_exception_names_the_reward_and_the_cause() -> None:
     with pytest.raises(RewardError, match="reward `broken` raised KeyError: 'colour'"):
         score(broken, [""], ["a"])
 
+    def wordy(prompts: Any, completions: Any, **columns: Any) -> list[float | None]:
+        raise ValueError("no\nway")
+
+    with pytest.raises(RewardError, match=r"reward `wordy` raised ValueError: no way$"):
+        score(wordy, [""], ["a"])
+
 
 @pytest.mark.parametrize("value", ["1.0", float("nan"), float("inf"), [1.0], b"1"])
 def test_only_finite_numbers_and_none_are_scores(value: Any) -> None:

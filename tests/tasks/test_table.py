@@ -140,7 +140,8 @@ LIST = '{"question": "q",\n "answer": "a"},\n'
         ("x.csv", 'question,answer\nq,1\nr,"2\ns,3\nt,4\n', "line 3: .*unexpected end"),
         ("x.csv", "question,answer,answer\nq,1,2\n", "line 1: .*two columns are called 'answer'"),
         ("x.csv", "question,answer\n", "has no row"),
-        ("x.jsonl", "\n", "has no row"),
+        ("x.jsonl", "\n", "it is empty"),
+        ("x.csv", "", "it is empty"),
     ],
 )
 def test_the_first_line_that_cannot_be_read_is_named(
@@ -167,8 +168,11 @@ def test_columns_are_mapped_and_a_missing_one_is_named_with_those_there_are(fold
         table.load("train", source, columns={"question": "q", "answer": "lable"})
     with pytest.raises(TaskError, match=r"columns maps \['anwser'\]"):
         table.load("train", source, columns={"anwser": "label"})
-    with pytest.raises(TaskError, match="neither a question nor an image column"):
+    with pytest.raises(TaskError, match=r"neither a question nor an image column; it has label, n, q$"):
         table.load("train", source)
+    (folder / "parted.csv").write_text("question;answer\n1 + 1?;2\n")
+    with pytest.raises(TaskError, match=r"it has question;answer; columns of a CSV are parted by commas$"):
+        table.load("train", str(folder / "parted.csv"))
 
 
 def test_all_other_columns_reach_the_reward(folder: Path) -> None:
