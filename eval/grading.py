@@ -10,7 +10,7 @@ from threading import Lock
 from eval.extract import Extraction, extract
 from eval.suite import Suite
 from eval.trial import Check, Extract, Outcome, Rewards, Score
-from rewards.contract import INVALID, Reward, columns_of, score
+from rewards.contract import INVALID, Reward, RewardError, columns_of, score
 from tasks.problem import Problem, column_names
 
 
@@ -131,12 +131,19 @@ def _scores(
     graded: list[tuple[float | None, str | None]] = [(None, None)] * len(answers)
     if not rows:
         return graded
-    scores = score(
-        reward,
-        [prompts[row] for row in rows],
-        [answers[row] for row in rows],
-        **reward_columns([problems[row] for row in rows], column_names(problems)),
-    )
+    columns = reward_columns([problems[row] for row in rows], column_names(problems))
+    try:
+        scores = score(reward, [prompts[row] for row in rows], [answers[row] for row in rows], **columns)
+    except RewardError as error:
+        if error.__cause__ is None:
+            raise
+        # It raised: asked one by one, the problem that it raises at can be named.
+        for place, row in enumerate(rows):
+            try:
+                score(reward, [prompts[row]], [answers[row]], **{name: [each[place]] for name, each in columns.items()})
+            except RewardError as alone:
+                raise RewardError(f"{alone} (problem {problems[row].id})") from error
+        raise
     for place, row in enumerate(rows):
         graded[row] = scores.values[place], scores.notes.get(place)
     return graded

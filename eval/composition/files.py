@@ -101,7 +101,8 @@ def read(path: Path) -> Labels:
         return Labels(tuple(about["graph"]), about["tied"], about["covering"], labels)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         told = f" ({error.strerror}: {error.filename})" if isinstance(error, OSError) else ""
-        raise TaskError(f"{path}: no {ABOUT} of a composable split, with its {TEST} beside it{told}") from None
+        both = "`trivium eval split` writes both"
+        raise TaskError(f"{path}: no {ABOUT} of a composable split, with its {TEST} beside it{told}; {both}") from None
 
 
 def _lines(problems: Iterable[Problem], more: Iterable[Mapping[str, str]]) -> str:

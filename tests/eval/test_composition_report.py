@@ -162,3 +162,9 @@ def test_answers_to_another_suite_with_the_same_ids_are_refused(
     composition_report([make_trial(first.id, "wrong").model_copy(update={"prompt": (asked,)})], split_json, draws=100)
     with pytest.raises(TrialError, match=f"`{first.id}` was asked with another question than the split has"):
         composition_report([make_trial(first.id, "wrong").model_copy(update={"prompt": (other,)})], split_json)
+
+
+def test_rows_in_place_of_the_split(split_json: Path) -> None:
+    rows = split_json.with_name("test.jsonl")
+    with pytest.raises(TaskError, match=r"no split\.json of a composable split, with its test\.jsonl beside it; `triv"):
+        composition_report([], rows)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.grading import Grader
+from eval.grading import Grader, refused_golds
 from eval.registry import find, with_overrides
 from eval.suite_file import SuiteError, SuiteFile
 from rewards.contract import RewardError
 from rewards.registry import entry
-from tasks.problem import TaskError
+from tasks.problem import Problem, TaskError
 
 
 @pytest.fixture
@@ -115,3 +115,14 @@ def test_rewards_are_beside_the_file_then_where_the_command_is_called(shared: Pa
     (shared / "mine.yaml").write_text(yaml.safe_dump(written | {"reward": "nowhere.py:close"}))
     with pytest.raises(RewardError, match=f"{shared}/nowhere.py cannot be read"):
         values(find(str(shared / "mine.yaml")))
+
+
+def test_a_reward_that_raises_is_told_with_the_problem() -> None:
+    def picky(prompts: object, completions: list[str], answer: object, **columns: object) -> list[float | None]:
+        if "3" in completions:
+            raise ValueError("no\nway")
+        return [1.0] * len(completions)
+
+    problems = [Problem(f"p{n}", "?", str(n)) for n in range(5)]
+    with pytest.raises(RewardError, match=r"^reward `picky` raised ValueError: no way \(problem p3\)$"):
+        refused_golds(problems, picky)
