@@ -18,6 +18,9 @@ from tasks.problem import Problem
 WARN_UNGRADED = 0.01
 WARN_TRUNCATED = 0.02
 WARN_UNPARSED = 0.05
+_UNPARSED = "compare the prompt, and the chat template, with those the model was trained on"
+_UNPARSED_BY = {"latent": "a recurrent reasoner answers with a grid alone; ask it a suite whose answers are grids"}
+"""What else to say, by the engine's kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ def summarise(
     group: Group = by_answer,
     phases: Sequence[str] = PHASES,
     protocol: Protocol = NOTHING,
+    engine: str | None = None,
     draws: int = DRAWS,
 ) -> Summary:
     """The numbers of one checkpoint.
@@ -87,6 +91,7 @@ def summarise(
         group: which answers are equal, for maj@k.
         phases: their order, where trials have checks.
         protocol: the further numbers that are wanted.
+        engine: the kind of what answered, by which a warning tells what to look at.
 
     Raises:
         ValueError: there are no trials, or they have several labels.
@@ -129,7 +134,7 @@ def summarise(
             *_of_accuracy(accuracy),
             *_of_samples(problems, asked),
             *_of_metrics(metrics, accuracy),
-            *_of_outcomes(outcomes, trials, accuracy, among_finished),
+            *_of_outcomes(outcomes, trials, accuracy, among_finished, _UNPARSED_BY.get(engine or "", _UNPARSED)),
         ),
     )
 
@@ -208,7 +213,11 @@ def _of_metrics(metrics: Mapping[int, Mapping[str, Estimate]], accuracy: Estimat
 
 
 def _of_outcomes(
-    outcomes: Mapping[str, int], trials: Sequence[Trial], accuracy: Estimate, among_finished: float | None
+    outcomes: Mapping[str, int],
+    trials: Sequence[Trial],
+    accuracy: Estimate,
+    among_finished: float | None,
+    unparsed: str,
 ) -> list[str]:
     both = ""
     if accuracy.value is not None and among_finished is not None:
@@ -218,7 +227,7 @@ def _of_outcomes(
     limits = {
         "ungraded": (WARN_UNGRADED, f"this is not a finished result{why}"),
         "truncated": (WARN_TRUNCATED, f"raise decoding.max_new_tokens{both}"),
-        "unparsed": (WARN_UNPARSED, "compare the prompt, and the chat template, with those the model was trained on"),
+        "unparsed": (WARN_UNPARSED, unparsed),
     }
     shares = {outcome: outcomes[outcome] / len(trials) for outcome in limits}
     return [f"{shares[name]:.1%} {name}: {advice}" for name, (limit, advice) in limits.items() if shares[name] > limit]

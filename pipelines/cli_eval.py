@@ -73,7 +73,7 @@ def eval_checkpoint(
     with one_line():
         from pipelines import runner
         from pipelines.errors import RunError
-        from pipelines.eval_command import check_base, check_requirement, plan_lines, recipe_of, results_of, unmet
+        from pipelines.eval_command import check_asked, check_requirement, plan_lines, recipe_of, results_of, unmet
         from pipelines.eval_tables import comparison_table, result_table
         from pipelines.launching.ranks import Ranks
         from pipelines.plan import Selection
@@ -90,7 +90,7 @@ def eval_checkpoint(
         if plan:
             show(plan_lines(recipe, root, typer.echo))
             return
-        check_base(recipe)
+        check_asked(recipe)
         runner.run(recipe, root, Selection(), typer.echo, command_line())
         results = results_of(recipe, root)
         show(result_table(results))

@@ -11,6 +11,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from engines.settings import EngineSettings, what_matters
+from pipelines.boards import check_boards
 from pipelines.checkpoints import engine_kind, root_of
 from pipelines.errors import RecipeError, RunError
 from pipelines.evaluation import Stored, check_same_problems, stored
@@ -97,13 +98,17 @@ def plan_lines(recipe: Recipe, root: Path, say: Say) -> Table:
     return plan_table(steps, {step.leg.label + step.link.name for step in steps})
 
 
-def check_base(recipe: Recipe) -> None:
-    """Raises `CompareError` where a run that is compared with was asked other problems: before anything is written."""
+def check_asked(recipe: Recipe) -> None:
+    """Before anything is written: raises `CompareError` where a run that is compared with was asked other problems,
+    `RunError` where a recurrent reasoner can read none."""
     for settings in recipe.stages:
         stage: EvaluateStage = settings  # type: ignore[assignment]
-        if stage.kind == "evaluate" and stage.against is not None and not stage.bridged:
+        # Problems are loaded twice only where there is something to refuse.
+        if stage.kind == "evaluate" and not stage.bridged and (stage.against or recipe.engine.kind == "latent"):
             name, file = stage.suite_file()
-            check_same_problems([problem.id for problem in file.rows().problems[: stage.limit]], stage.others(name))
+            problems = file.rows().problems[: stage.limit]
+            check_same_problems([problem.id for problem in problems], stage.others(name))
+            check_boards(name, stage.checkpoints, problems)
 
 
 def results_of(recipe: Recipe, root: Path) -> list[Stored]:
@@ -192,6 +197,7 @@ def _look(settings: StageSettings) -> Iterator[str]:
         shown = ", ".join(f"{gold[problem]!r} of problem {problem} ({why})" for problem, why in refused[:3])
         raise TaskError(f"{name}: {len(refused)} gold answers are not accepted by {file.reward}: {shown}")
     check_same_problems([problem.id for problem in problems], stage.others(name))
+    check_boards(name, stage.checkpoints, problems)
     for label, path in stage.checkpoints.items():
         _check_room(name, file, label, path, problems)
     asked = len(problems) * stage.samples * len(stage.checkpoints)

@@ -165,7 +165,7 @@ def result_of(
     from eval.tally import group_of
 
     group = group_of(settings["reward"].get("name"))  # of the harness's tasks each has its own
-    protocol = read_protocol(settings)
+    protocol, engine = read_protocol(settings), settings["engine"].get("kind")
     by_name = {result.label: result for result in results}
     compared = [compare(by_name[a], by_name[b]) for a, b in pairs]
     compared += [compare(results[-1], other, allow=allow) for other in others]
@@ -185,7 +185,8 @@ def result_of(
                 "file": f"{each.label}/{TRIALS_FILE}",
             }
             for each in (
-                summarise(result.trials, ks=ks, samples=samples, group=group, protocol=protocol) for result in results
+                summarise(result.trials, ks=ks, samples=samples, group=group, protocol=protocol, engine=engine)
+                for result in results
             )
         ],
         "comparisons": [

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from engines.base import Decoding
 from engines.settings import INERT, EndpointSettings, what_matters
+from pipelines.boards import check_boards
 from pipelines.checkpoints import (
     PRETRAINED,
     Checkpoint,
@@ -174,7 +175,9 @@ class EvaluateStage(DataStageSettings):
         else:
             yield from self._check_suite()
         decoding = self._decoding()
-        if self.samples > 1 and decoding is not None and decoding.temperature == 0:
+        if self.samples > 1 and recipe.engine.kind == "latent":
+            yield f"{self.name}.n: a recurrent reasoner draws nothing, {self.samples} answers are one; give k: 1, n: 1"
+        elif self.samples > 1 and decoding is not None and decoding.temperature == 0:
             where = "suite.decoding.temperature" if self.suite else "decoding.temperature"
             yield f"{self.name}.n: {self.samples} greedy answers are one answer; give {where}, such as 0.7, or n: 1"
         if self.k[-1] > self.samples:
@@ -212,6 +215,7 @@ class EvaluateStage(DataStageSettings):
                 f"{len(refused)} of {len(problems)} gold answers are not accepted by their own reward {suite.reward}, "
                 f"such as that of problem {refused[0][0]} ({refused[0][1]}); mend the data or name another reward"
             )
+        check_boards(suite.name, {each.name: each.path for each in found}, problems)
         settings = suite.settings(problems)
         others = self.others(suite.name)
         check_comparable(settings, [problem.id for problem in problems], others, self.allow)

@@ -10,7 +10,7 @@ import torch
 
 from engines.base import EngineError, Generation, Request, Score, ScoreRequest, in_order
 from engines.settings import LatentSettings
-from selfrefine.latent.grids import GridError, decode, encode
+from selfrefine.latent.grids import GridError, decode, read_board
 from selfrefine.latent.model import load_reasoner
 from selfrefine.latent.rules import any_answer, sudoku_rule
 from selfrefine.latent.solve import Rule, solve
@@ -71,11 +71,9 @@ class LatentEngine:
                     yield i, Generation(requests[i].id, text, tuple(tokens), "stop", len(tokens))
 
     def _board(self, request: Request) -> torch.Tensor:
-        if request.image is not None:
-            raise GridError("a recurrent reasoner reads no images")
         if len(request.messages) > 1:
             raise GridError("a recurrent reasoner reads one grid and nothing beside it; leave the system prompt out")
-        return torch.from_numpy(encode(request.messages[0]["content"], self._model.config))
+        return torch.from_numpy(read_board(request.messages[0]["content"], request.image, self._model.config))
 
 
 def _rule(settings: LatentSettings, model: Any) -> Rule | None:

@@ -29,6 +29,13 @@ def encode(text: str, config: LatentReasonerConfig) -> Tokens:
     return tokens
 
 
+def read_board(text: str, image: str | None, config: LatentReasonerConfig) -> Tokens:
+    """(S,): the tokens of what a reasoner is asked. Raises `GridError` for what it cannot read."""
+    if image is not None:
+        raise GridError("a recurrent reasoner reads no images")
+    return encode(text, config)
+
+
 def decode(tokens: Sequence[int], question: str, config: LatentReasonerConfig) -> str:
     """The tokens in the layout of the question: its white space, other characters. Padding is written as `?`."""
     cells = iter(tokens)

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from pipelines.cli import app
+from selfrefine.latent.config import LatentReasonerConfig
+from selfrefine.latent.model import LatentReasoner
 from tests.pipelines.letters import ROWS, result, write
 
 
@@ -248,3 +251,32 @@ def test_under_a_launcher_it_says_in_a_line_that_it_is_one_process(monkeypatch: 
         monkeypatch.setenv(name, value)
     done = CliRunner().invoke(app, ["eval", "somewhere", "--suite", "gsm8k"])
     assert done.exit_code == 2 and "runs in one process, and torchrun started 2" in done.output, done.output
+
+
+def test_a_reasoner_is_asked_grids_that_it_can_read(tmp_path: Path) -> None:
+    config = LatentReasonerConfig(alphabet="_1234", seq_len=16, hidden_size=32, heads=4, updates=2, segments=2)
+    LatentReasoner(config).save_pretrained(tmp_path / "reasoner")
+    rows = [{"id": "words", "question": "one?", "answer": "1"}, {"id": "long", "question": "1" * 17, "answer": "1"}]
+    image = [{"id": "seen", "question": "1_3", "answer": "123", "image": str(tmp_path / "board.png")}]
+    Image.new("RGB", (8, 8)).save(tmp_path / "board.png")
+    board = {"id": "board", "question": "1_3", "answer": "123"}
+    runs = tmp_path / "runs"
+
+    def ask(asked: list[dict[str, str]], *more: str) -> tuple[int, str]:
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+        suite = write(tmp_path / "grids.yaml", tmp_path / "rows.jsonl", problems=len(asked))
+        call = ["eval", str(tmp_path / "reasoner"), "--suite", str(suite), "--runs", str(runs), *more]
+        done = CliRunner().invoke(app, call)
+        return done.exit_code, done.output
+
+    for more in ([], ["--plan"]):
+        code, said = ask(rows, *more)
+        assert code == 2 and "reasoner can read none of the 2 problems, most often: 'o' is no cell" in said, said
+        assert len(said.strip().splitlines()) == 1
+        code, said = ask(image, *more)
+        assert code == 2 and "most often: a recurrent reasoner reads no images; ask it a suite of grids" in said, said
+    code, said = ask([board], "--k", "4", "suite.decoding.temperature=0.7")
+    assert code == 2 and "a recurrent reasoner draws nothing, 4 answers are one; give k: 1, n: 1" in said, said
+    assert not runs.exists()
+    code, said = ask([*rows, board], "--plan")
+    assert code == 0, said
