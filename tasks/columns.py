@@ -35,11 +35,16 @@ def local_columns(path: Path, split: str, source: str) -> set[str]:
             if path.suffix == ".csv":
                 return set(next(csv.reader(file)))
             if path.suffix in FORMATS:
-                return {key for row in first_rows(file.read(_LOOK)) for key in row}
+                text = file.read(_LOOK)
+                if not text.strip():
+                    raise TaskError(f"{source}: cannot be read (it is empty)")
+                return {key for row in first_rows(text) for key in row}
     except FileNotFoundError:
         raise TaskError(f"{source}: no such file or saved dataset") from None
     except StopIteration:
         raise TaskError(f"{source}: empty, or no saved dataset with a split {split!r}") from None
+    except TaskError:
+        raise
     except (OSError, ValueError, KeyError, AttributeError) as error:  # ArrowInvalid and JSON errors are ValueErrors.
         raise TaskError(f"{source}: cannot be read ({str(error).splitlines()[0][:200]})") from error
     raise TaskError(f"{source}: not one of {', '.join(FORMATS)}")

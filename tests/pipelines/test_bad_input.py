@@ -94,7 +94,7 @@ def test_empty_folder_and_tables_that_are_none(refused: Refused, tmp_path: Path)
     empty.mkdir()
     assert "no image files in it" in refused(f"data.unlabelled={{task: images, folder: {empty}}}")
     for name, content, complaint in (
-        ("empty.jsonl", "", "cannot be read"),
+        ("empty.jsonl", "", "cannot be read (it is empty)"),
         ("cut.json", '[{"question": "what', "cannot be read"),
         ("broken.parquet", "PAR1", "cannot be read"),
         ("empty.csv", "", "empty"),
