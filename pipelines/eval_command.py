@@ -75,6 +75,11 @@ def recipe_of(
     stages = [{"kind": "evaluate", "suite": each, "overrides": of_suites, **stage} for each in chosen]
     for each in stages:
         each["name"] = _stage_name(each["suite"], of_suites)
+        if same := [other["suite"] for other in stages if other is not each and other.get("name") == each["name"]]:
+            raise RecipeError(
+                f"--suite {same[0]},{each['suite']}: both are called {each['name']}; give one another file name, "
+                "or ask each in a run of its own (--name)"
+            )
     recipe = _recipe({**data, "stages": [*stages, {"kind": "report"}]})
     names = [str(each["name"]) for each in stages]
     fetch_run(runs / recipe.name)

@@ -280,3 +280,12 @@ def test_a_reasoner_is_asked_grids_that_it_can_read(tmp_path: Path) -> None:
     assert not runs.exists()
     code, said = ask([*rows, board], "--plan")
     assert code == 0, said
+
+
+def test_two_suites_of_one_name_in_a_call_are_refused(models: Path, suite: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = write(tmp_path / "other/letters.yaml", tmp_path / "other/letters.jsonl")
+    call = ["eval", str(models / "first"), "--suite", f"{suite},{other}", "--runs", str(tmp_path / "runs")]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 2 and f"{suite},{other}: both are called letters; give" in done.output, done.output
+    assert "(--name)" in done.output and not (tmp_path / "runs").exists()
