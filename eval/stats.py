@@ -116,11 +116,12 @@ def paired_difference(
         sides = (np.atleast_2d(np.asarray(side, float)).mean(0) for side in (a, b))
         of_a, of_b = (mean_interval(side, clusters, draws=draws, level=level, seed=seed) for side in sides)
         estimate = from_both(estimate, of_a, of_b)
-    if p is not None and p > 1 - level and estimate.low is not None and estimate.high is not None:
+    hidden = p is not None and p > 1 - level
+    if hidden and estimate.low is not None and estimate.high is not None:
         estimate = replace(estimate, low=min(estimate.low, 0.0), high=max(estimate.high, 0.0))
     better, worse = float(np.mean(difference > 0)), float(np.mean(difference < 0))
     detectable = None if estimate.se is None else detectable_effect(estimate.se, 1 - level)
-    if p is not None and p > 1 - level and detectable is not None and detectable < abs(difference.mean()):
+    if hidden and detectable is not None and detectable < abs(difference.mean()):
         detectable = None  # So few clusters differ that their signs decide, of which the normal theory knows nothing.
     return Difference(
         estimate=estimate, p=p, better=better, worse=worse, same=float(np.mean(difference == 0)), detectable=detectable

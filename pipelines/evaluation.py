@@ -58,8 +58,7 @@ class Stored:
     @property
     def reference(self) -> str | None:
         """The suite as it was named, or None where a section of a recipe was asked."""
-        manifest = Manifest.read(self.directory)
-        found = None if manifest is None else manifest.source.get("settings", {}).get("suite")
+        found = self._manifest.source.get("settings", {}).get("suite")
         return found if isinstance(found, str) else None
 
     @property

@@ -180,10 +180,8 @@ def _file(old: Stored) -> SuiteFile | None:
     from eval.registry import find
     from eval.suite_file import SuiteError
 
-    made_of = Manifest.read(old.directory)
-    suite = made_of and made_of.source.get("settings", {}).get("suite")
     try:
-        return find(suite) if suite else None
+        return find(old.reference) if old.reference else None
     except SuiteError:
         return None
 

@@ -30,7 +30,6 @@ INTERVAL = 30.0
 """Seconds between two looks for new files, and between two signs of life."""
 BEATS = 3
 """How often the heartbeat goes up in that time."""
-URL_FILE = "mirror.json"
 
 
 class Mirror:
