@@ -7,6 +7,7 @@ that no engine finds the traces of another. All is measured in one run, so its r
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import sys
@@ -142,12 +143,19 @@ def measure_credit(directory: Path) -> Iterator[Row]:
 
 
 def measure_reasoner(directory: Path) -> Iterator[Row]:
+    cells = 81
     for hidden_size, heads in ((128, 4), (512, 8)):
-        for compiled in (False, True):
-            ratio, seconds = reasoner.speed_up(hidden_size, heads, cells=81, compiled=compiled)
-            how = "compiled" if compiled else "not compiled"
-            label = f"reasoner, hidden size {hidden_size}, {how}: training steps"
-            yield Row(label, f"{ratio:.2f} times the plain loop ({seconds:.1f} s a rollout)", ">= 1.5")
+        for way in (reasoner.Way(*chosen) for chosen in itertools.product((False, True), repeat=2)):
+            ratio, seconds, apart = reasoner.speed_up(hidden_size, heads, cells, way)
+            kind = "compiled" if way.compiled else "not compiled"
+            how = f"{kind}, products in {'bfloat16' if way.products else 'float32'}"
+            shown = f"{ratio:.2f} times the plain loop ({seconds:.1f} s a rollout, losses {apart:.0e} apart)"
+            yield Row(f"reasoner, hidden size {hidden_size}, {how}: training steps", shown, ">= 1.5")
+        ours, plain = (_in_own_process(reasoner.peak_memory, hidden_size, heads, cells, kind) for kind in (False, True))
+        yield Row(f"reasoner, hidden size {hidden_size}: memory of training", f"{ours} MiB, the plain loop {plain} MiB")
+    for stop, speed, right, used in reasoner.boards_per_second(directory):
+        shown = f"{speed:,.0f} boards a second, {right:.1%} right, {used:.1f} segments each"
+        yield Row(f"reasoner, 4 by 4 sudokus, early_stop {stop}", shown)
 
 
 def measure_evaluation(directory: Path) -> Iterator[Row]:

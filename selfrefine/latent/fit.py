@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from selfrefine.latent.boards import Boards
 from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.model import LatentReasoner
+from selfrefine.latent.precision import bfloat16_products
 from selfrefine.latent.settings import RolloutSettings
 from selfrefine.tracking import Tracking
 from selfrefine.training import last_save, of_machine, on_one_device, run, step_of
@@ -58,6 +60,7 @@ def train_reasoner(
     model = LatentReasoner.from_pretrained(resume, dtype=torch.float32) if resume else LatentReasoner(config)
     if settings.compile:
         model.recurrence.compile()
+    products = settings.precision == "bfloat16" and not torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(saves),
         seed=seed,
@@ -67,7 +70,7 @@ def train_reasoner(
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=settings.warmup_steps,
         max_grad_norm=0.0,
-        **of_machine(settings.precision),
+        **of_machine("float32" if products else settings.precision),
         logging_steps=1,
         save_strategy="steps",
         save_steps=settings.save_every * length,
@@ -90,7 +93,8 @@ def train_reasoner(
     def at_the_end() -> bool:
         return should_stop() and trainer.state.global_step % length == 0
 
-    run(trainer, resume, None, directory, on_log, at_the_end, _LOGGED.__contains__, tracking=tracking)
+    with bfloat16_products() if products else nullcontext():
+        run(trainer, resume, None, directory, on_log, at_the_end, _LOGGED.__contains__, tracking=tracking)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row][-10 * length :]
     return {
         "steps": trainer.state.global_step,

@@ -70,21 +70,24 @@ class LatentReasoner(PreTrainedModel):  # type: ignore[misc]
                 initialization.zeros_(self.z_init)
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """(B, S) → (B, P + S, D): the prefix and the tokens, of size 1 in each dimension on average.
-
-        Raises `ValueError` for an input that is longer than `seq_len` or has a token that is none.
-        """
-        config = self.config
-        if input_ids.shape[1] > config.seq_len:
-            raise ValueError(f"an input of {input_ids.shape[1]} tokens; this model reads {config.seq_len} at most")
+        """(B, S) → (B, P + S, D): the prefix and the tokens, of size 1 in each dimension on average."""
         prefix = self.prefix.expand(len(input_ids), -1, -1)
-        scaled: Tensor = math.sqrt(config.hidden_size) * torch.cat([prefix, self.embedding(input_ids)], 1)
+        scaled: Tensor = math.sqrt(self.config.hidden_size) * torch.cat([prefix, self.embedding(input_ids)], 1)
         return scaled
 
     def fresh(self, input_ids: Tensor) -> State:
-        """The state before the first update, (B, P + S, D) for each latent; nothing of another input is in it."""
+        """The state before the first update, (B, P + S, D) for each latent; nothing of another input is in it.
+
+        Raises `ValueError` for an input that is longer than `seq_len` or has a token that is none.
+        """
         batch, length = input_ids.shape
-        return tuple(z.expand(batch, self.config.prefix_tokens + length, -1) for z in self.z_init)
+        config = self.config
+        if length > config.seq_len:
+            raise ValueError(f"an input of {length} tokens; this model reads {config.seq_len} at most")
+        low, high = int(input_ids.min()), int(input_ids.max())
+        if low < 0 or high >= config.vocab_size:
+            raise ValueError(f"tokens from {low} to {high}; those of this model are 0 to {config.vocab_size - 1}")
+        return tuple(z.expand(batch, config.prefix_tokens + length, -1) for z in self.z_init)
 
     def forward(
         self,
@@ -103,6 +106,8 @@ class LatentReasoner(PreTrainedModel):  # type: ignore[misc]
             labels: (B, S), −100 where nothing is judged.
             state: where the segment before ended; fresh unless given.
             cut: False lets the gradient through from segment to segment.
+
+        Raises `ValueError` for an input that is longer than `seq_len` or has a token that is none.
         """
         last = self.config.segments if count is None else first + count
         losses = []

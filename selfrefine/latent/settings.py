@@ -57,7 +57,9 @@ class RolloutSettings(BaseModel):
         "sudoku; turns and mirror images of a maze",
     )
     precision: Precision = Field(
-        "auto", description="of the updates; auto: bfloat16 on a GPU that computes in it, float32 elsewhere"
+        "auto",
+        description="of the updates; auto: bfloat16 on a GPU that computes in it, float32 elsewhere. On a CPU "
+        "bfloat16 is for matrix products alone",
     )
     compile: bool = Field(False, description="compile the update rule with torch.compile")
     judge_every: int | None = Field(

@@ -187,6 +187,8 @@ def test_bad_configs_get_one_line(config: LatentReasonerConfig, changes: dict[st
 def test_tokens_that_are_none_are_refused(reasoner: LatentReasoner) -> None:
     with pytest.raises(ValueError, match="tokens from 1 to 6; those of this model are 0 to 5"):
         solve(reasoner, torch.tensor([[1, 6, 2]]))
+    with pytest.raises(ValueError, match="tokens from -100 to 2"):
+        reasoner(torch.tensor([[1, -100, 2]]))
 
 
 def test_a_longer_input_is_refused(reasoner: LatentReasoner) -> None:

@@ -16,6 +16,7 @@ from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.curves import curve
 from selfrefine.latent.fit import train_reasoner
 from selfrefine.latent.model import LatentReasoner
+from selfrefine.latent.precision import bfloat16_products
 from selfrefine.latent.settings import RolloutSettings
 from selfrefine.training import TrainingStopped
 
@@ -203,3 +204,36 @@ def test_it_learns(config: LatentReasonerConfig, tmp_path: Path) -> None:
     shares = curve(model, unseen, 4)["accuracy"]
     assert shares[-1] > 0.5, shares  # Guessing the four digits is right once in 256.
     assert numbers["parameters"] == model.num_parameters() and numbers["rollouts"] == 60
+
+
+def test_bfloat16_on_a_cpu_is_for_the_products_alone(
+    boards: Boards, config: LatentReasonerConfig, tmp_path: Path
+) -> None:
+    seen = []
+
+    def watch() -> bool:
+        seen.append(torch.get_float32_matmul_precision())
+        return False
+
+    _, plain = _fit(boards, config, tmp_path / "plain")
+    bfloat16 = QUICK.model_copy(update={"precision": "bfloat16"})
+    _, rounded = _fit(boards, config, tmp_path / "rounded", bfloat16, should_stop=watch)
+    assert set(seen) == {"medium"} and torch.get_float32_matmul_precision() == "highest"
+    losses = [[row["loss"] for row in log] for log in (plain, rounded)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    found = LatentReasoner.from_pretrained(tmp_path / "rounded" / "checkpoint")
+    assert {parameter.dtype for parameter in found.parameters()} == {torch.float32}
+    x = torch.from_numpy(boards.inputs[:8])
+    assert found(x).logits.dtype == torch.float32
+
+
+def test_products_round_their_factors_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(64, 96), torch.randn(96, 80)
+    with pytest.raises(ZeroDivisionError), bfloat16_products():
+        found = a @ b
+        1 / 0  # noqa: B018
+    assert torch.equal(a @ b, torch.mm(a, b)) and torch.get_float32_matmul_precision() == "highest"
+    rounded = a.bfloat16().float() @ b.bfloat16().float()
+    # The sums are float32's in either case; a processor without such instructions rounds nothing.
+    assert torch.allclose(found, rounded, atol=1e-4) or torch.equal(found, a @ b)
