@@ -10,7 +10,7 @@ from threading import Lock
 from eval.extract import Extraction, extract
 from eval.suite import Suite
 from eval.trial import Check, Extract, Outcome, Rewards, Score
-from rewards.contract import INVALID, Reward, RewardError, columns_of, score
+from rewards.contract import INVALID, Reward, RewardError, columns_of, raising_row, score
 from tasks.problem import Problem, column_names
 
 
@@ -132,18 +132,16 @@ def _scores(
     if not rows:
         return graded
     columns = reward_columns([problems[row] for row in rows], column_names(problems))
+    asked, said = [prompts[row] for row in rows], [answers[row] for row in rows]
     try:
-        scores = score(reward, [prompts[row] for row in rows], [answers[row] for row in rows], **columns)
+        scores = score(reward, asked, said, **columns)
     except RewardError as error:
         if error.__cause__ is None:
             raise
-        # It raised: asked one by one, the problem that it raises at can be named.
-        for place, row in enumerate(rows):
-            try:
-                score(reward, [prompts[row]], [answers[row]], **{name: [each[place]] for name, each in columns.items()})
-            except RewardError as alone:
-                raise RewardError(f"{alone} (problem {problems[row].id})") from error
-        raise
+        place = raising_row(reward, asked, said, columns)
+        if place is None:
+            raise
+        raise RewardError(f"{error} (problem {problems[rows[place]].id})") from error
     for place, row in enumerate(rows):
         graded[row] = scores.values[place], scores.notes.get(place)
     return graded

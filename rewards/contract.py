@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from tasks.problem import CALL_NAMES
@@ -105,13 +107,42 @@ def score(reward: Reward, prompts: Sequence[Any], completions: Sequence[Any], **
             raise
         except Exception as error:
             what = " ".join(str(error).split())[:200]
-            raise RewardError(f"reward `{name}` raised {type(error).__name__}: {what}") from error
+            raised = f"{type(error).__name__}{_place(error, reward)}"
+            raise RewardError(f"reward `{name}` raised {raised}: {what}") from error
     if len(scores) != len(completions):
         raise RewardError(f"reward `{name}` returned {len(scores)} scores for {len(completions)} completions")
     for index, value in enumerate(scores):
         if value is not None and not (isinstance(value, int | float) and abs(value) < float("inf")):
             raise RewardError(f"reward `{name}` returned {value!r} for completion {index}; a score is a number or None")
     return Scores([None if value is None else float(value) for value in scores], notes)
+
+
+def raising_row(
+    reward: Reward, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any]
+) -> int | None:
+    """The first completion that a reward raises at when it is asked for that one alone; None where it is none.
+
+    Columns are lists of one value per completion; anything else is handed on as it is.
+    """
+    for row in range(len(completions)):
+        alone = {
+            name: [value[row]] if isinstance(value, list | tuple) and len(value) == len(completions) else value
+            for name, value in columns.items()
+        }
+        try:
+            score(reward, [prompts[row]], [completions[row]], **alone)
+        except RewardError as error:
+            if error.__cause__ is not None:
+                return row
+    return None
+
+
+def _place(error: Exception, reward: Reward) -> str:
+    """The deepest line of the reward's own file that the exception came through; empty where there is none."""
+    inner = inspect.unwrap(getattr(reward, "func", reward))
+    code = getattr(inner, "__code__", None)
+    lines = [each for each in traceback.extract_tb(error.__traceback__) if code and each.filename == code.co_filename]
+    return f" in {Path(lines[-1].filename).name}, line {lines[-1].lineno}" if lines else ""
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> list[float | None]:

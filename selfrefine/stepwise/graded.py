@@ -6,9 +6,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import shorten
 from typing import Any
 
-from rewards.contract import Reward, RewardError
+from rewards.contract import Reward, RewardError, raising_row
 from rewards.watch import Watched
 
 
@@ -28,6 +29,19 @@ class Graded(Watched):
                 f"reward `{self.__name__}` did not return within {self._seconds:g} seconds for {len(completions)} "
                 "completions; make it faster, or raise reward_timeout"
             ) from None
+        except RewardError as error:
+            if error.__cause__ is None:
+                raise
+            raise RewardError(f"{error}{self._told(prompts, completions, columns)}") from error
+
+    def _told(self, prompts: Sequence[Any], completions: Sequence[Any], columns: dict[str, Any]) -> str:
+        """Which completion the reward raises at, in words; empty where it cannot be found, or not in time."""
+        try:
+            with _alarm(self._seconds):
+                row = raising_row(self._reward, prompts, completions, columns)
+        except _Late:
+            row = None
+        return "" if row is None else f" (completion {row}: {shorten(str(completions[row]), 60)!r})"
 
 
 class _Late(BaseException):

@@ -124,5 +124,7 @@ def test_a_reward_that_raises_is_told_with_the_problem() -> None:
         return [1.0] * len(completions)
 
     problems = [Problem(f"p{n}", "?", str(n)) for n in range(5)]
-    with pytest.raises(RewardError, match=r"^reward `picky` raised ValueError: no way \(problem p3\)$"):
+    with pytest.raises(
+        RewardError, match=r"^reward `picky` raised ValueError in test_suite_paths.py, line \d+: no way \(problem p3\)$"
+    ):
         refused_golds(problems, picky)

@@ -77,7 +77,7 @@ def never(prompts, completions, **columns):
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("rewards=[{{reward: '{file}:raises'}}]", "reward `raises` raised KeyError: 'gold'"),
+        ("rewards=[{{reward: '{file}:raises'}}]", "reward `raises` raised KeyError in bad.py, line "),
         ("rewards=[{{reward: '{file}:short'}}]", "reward `short` returned 1 scores for 4 completions"),
         (
             "rewards=[{{reward: '{file}:nan'}}]",

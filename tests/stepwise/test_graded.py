@@ -45,9 +45,31 @@ def test_a_reward_that_never_returns_is_one_line(reward: Any) -> None:
 
 def test_a_reward_in_time_is_left_alone() -> None:
     assert graded(lambda prompts, completions, **columns: [1, None], 5)(["a", "a"], ["b", "c"]) == [1.0, None]
-    with pytest.raises(RewardError, match="raised ValueError: no"):
-        graded(refuses, 5)(["a"], ["b"])
+    with pytest.raises(RewardError, match=r"raised ValueError in test_graded.py, line \d+: no \(completion 1: 'b'\)$"):
+        graded(refuses, 5)(["a", "a"], ["a", "b"])
 
 
 def refuses(prompts: Any, completions: Any, **columns: Any) -> list[float]:
-    raise ValueError("no")
+    if "b" in completions:
+        raise ValueError("no")
+    return [1.0] * len(completions)
+
+
+def test_a_search_for_the_completion_that_a_reward_raises_at_ends_in_time() -> None:
+    def broken(prompts: Any, completions: Any, **columns: Any) -> list[float]:
+        if len(completions) > 1:
+            raise ValueError("no")
+        time.sleep(3600)
+        return []
+
+    with pytest.raises(RewardError, match=r"^reward `broken` raised ValueError in test_graded.py, line \d+: no$"):
+        graded(broken, 0.2)(["a", "a"], ["b", "c"])
+
+
+def test_columns_go_along_and_what_is_no_column_is_handed_on() -> None:
+    def picky(prompts: Any, completions: Any, *, answer: Any, log: Any) -> list[float]:
+        assert len(answer) == len(completions) and log == "log"
+        return [1 / float(each) for each in answer]
+
+    with pytest.raises(RewardError, match=r"division by zero \(completion 2: 'c'\)$"):
+        graded(picky, 5)(["a"] * 3, ["a", "b", "c"], answer=["1", "2", "0"], log="log")

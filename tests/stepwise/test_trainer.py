@@ -224,7 +224,7 @@ def letters(prompts: Any, completions: Any) -> list[float]:
         (lambda texts: [float("nan")] * len(texts), "returned nan for completion 0"),
         (lambda texts: [1.0], r"returned 1 scores for \d+ completions"),
         (lambda texts: ["1"] * len(texts), "returned '1' for completion 0"),
-        (lambda texts: 1 / 0, "raised ZeroDivisionError: division by zero"),
+        (lambda texts: 1 / 0, r"raised ZeroDivisionError in test_trainer.py, line \d+: division by zero"),
     ],
 )
 def test_a_reward_that_breaks_on_branches_is_named(
