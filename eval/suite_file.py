@@ -139,6 +139,10 @@ class SuiteFile(_Section):
         """Reference as it is written -> reference that leads there, of those rewards that are files beside this one."""
         return self._rewards
 
+    def reference(self, reward: str) -> str:
+        """Where one of its rewards, as it is written, leads: to the file beside this one, where it is such."""
+        return self._rewards.get(reward, reward)
+
     def suite(self, name: str, engine: Mapping[str, Any], problems: int) -> Suite:
         """The suite as it is run. `problems`: how many there are, of which a limited run takes fewer."""
         return Suite(

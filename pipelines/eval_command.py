@@ -196,7 +196,7 @@ def _look(settings: StageSettings) -> Iterator[str]:
     name, file = stage.suite_file()
     rows = file.rows()
     problems = rows.problems[: stage.limit]
-    refused = refused_golds(problems, load(file.rewards.get(file.reward, file.reward)), every=True)
+    refused = refused_golds(problems, load(file.reference(file.reward)), every=True)
     if refused:
         gold = {problem.id: problem.answer for problem in problems}
         shown = ", ".join(f"{gold[problem]!r} of problem {problem} ({why})" for problem, why in refused[:3])

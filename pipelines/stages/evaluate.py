@@ -11,17 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from engines.base import Decoding
-from engines.settings import INERT, EndpointSettings, what_matters
+from engines.settings import INERT, what_matters
+from pipelines.asked import asked, check_named
 from pipelines.boards import check_boards
-from pipelines.checkpoints import (
-    PRETRAINED,
-    Checkpoint,
-    chat_template,
-    checkpoints,
-    engine_kind,
-    identity_of,
-    pairs_to_compare,
-)
+from pipelines.checkpoints import PRETRAINED, Checkpoint, identity_of, pairs_to_compare
 from pipelines.composed import composed
 from pipelines.errors import RunError
 from pipelines.evaluation import (
@@ -155,7 +148,7 @@ class EvaluateStage(DataStageSettings):
             found = dict(bridged.versions(str(self.suite).removeprefix(BRIDGED)))
         elif self.suite is not None:
             _, file = self.suite_file()
-            versions = {name: entry(file.rewards.get(name, name)).version for name in (file.reward, *file.also)}
+            versions = {name: entry(file.reference(name)).version for name in (file.reward, *file.also)}
             found |= {"suite": file.digest, "reward": versions[file.reward]}
             found |= {f"also {name}": versions[name] for name in file.also}
             files = DataSettings.model_validate(file.located(file.data)).files()
@@ -185,10 +178,10 @@ class EvaluateStage(DataStageSettings):
         # The default is for recipes that have such an arm; another name is meant.
         if self.control != type(self).model_fields["control"].default and self.control not in recipe.arms:
             yield f"{self.name}.control: no arm is called `{self.control}`{nearest(self.control, recipe.arms)}"
-        yield from self._check_checkpoints()
+        yield from check_named(self.checkpoints, f"{self.name}.checkpoints")
 
     def run(self, context: StageContext) -> StageResult:
-        found = self._checkpoints(context)
+        found = asked(context, self.checkpoints)
         return self._run_bridged(context, found) if self.bridged else self._run(context, found)
 
     def _run(self, context: StageContext, found: Sequence[Checkpoint]) -> StageResult:
@@ -332,42 +325,10 @@ class EvaluateStage(DataStageSettings):
         try:
             _, file = self.suite_file()
             for reward in (file.reward, *file.also):
-                entry(file.rewards.get(reward, reward))
+                entry(file.reference(reward))
             file.look()
         except (SuiteError, RewardError, TaskError) as error:
             yield f"{where}: {error}"
-
-    def _check_checkpoints(self) -> Iterator[str]:
-        from engines.base import EngineError
-        from engines.checkpoint import check_checkpoint
-
-        for label, path in self.checkpoints.items():
-            try:
-                check_checkpoint(path)
-                if engine_kind(path) != "latent" and chat_template(path) == "":
-                    line = f"{path}: has no chat template; add chat_template.jinja to its directory"
-                    yield f"{self.name}.checkpoints.{label}: {line}"
-            except EngineError as error:
-                yield f"{self.name}.checkpoints.{label}: {error}"
-
-    def _checkpoints(self, context: StageContext) -> list[Checkpoint]:
-        found = checkpoints(context)
-        for label, path in self.checkpoints.items():
-            if label in {each.name for each in found}:
-                raise RunError(f"evaluate.checkpoints: a stage of the recipe is called {label} too; name it otherwise")
-            found.append(Checkpoint(label, path, identity_of(path)))
-        if not found:
-            raise RunError(
-                "evaluate: no stage before it made a checkpoint; add `tune` or `update` to the recipe, or name one "
-                "in evaluate.checkpoints"
-            )
-        engine = context.recipe.engine
-        if isinstance(engine, EndpointSettings) and engine.model and len(found) > 1:
-            names = ", ".join(each.name for each in found)
-            raise RunError(
-                f"engine.model: {engine.model} would answer for all of {names}; leave it out and serve them all"
-            )
-        return found
 
     def _suite(self, context: StageContext, original: int) -> Suite:
         from eval.extract import Forms

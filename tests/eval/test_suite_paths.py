@@ -95,7 +95,7 @@ def test_rewards_are_beside_the_file_then_where_the_command_is_called(shared: Pa
         grader, settings = Grader.of(suite), suite.settings([])
         (score,) = grader.reward([""], [""])
         assert settings["reward"]["name"] == file.reward
-        assert settings["reward"]["version"] == entry(file.rewards.get(file.reward, file.reward)).version
+        assert settings["reward"]["version"] == entry(file.reference(file.reward)).version
         return {file.reward: score} | {name: each([""], [""])[0] for name, each in grader.also.items()}
 
     reward(shared / "mine.py", 0.25)

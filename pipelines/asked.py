@@ -1,0 +1,49 @@
+"""The checkpoints that an evaluation asks: those of the run, and others by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from engines.settings import EndpointSettings
+from pipelines.checkpoints import Checkpoint, chat_template, checkpoints, engine_kind, identity_of
+from pipelines.errors import RunError
+
+if TYPE_CHECKING:
+    from pipelines.context import StageContext
+
+
+def check_named(named: Mapping[str, str], where: str) -> Iterator[str]:
+    """A line for each of `named`, label -> path, that cannot be asked; `where` is the key that they stand under."""
+    from engines.base import EngineError
+    from engines.checkpoint import check_checkpoint
+
+    for label, path in named.items():
+        try:
+            check_checkpoint(path)
+            if engine_kind(path) != "latent" and chat_template(path) == "":
+                yield f"{where}.{label}: {path}: has no chat template; add chat_template.jinja to its directory"
+        except EngineError as error:
+            yield f"{where}.{label}: {error}"
+
+
+def asked(context: StageContext, named: Mapping[str, str]) -> list[Checkpoint]:
+    """The run's checkpoints and `named`, label -> path.
+
+    Raises `RunError` where there are none, two have one name, or one endpoint would answer for several.
+    """
+    found = checkpoints(context)
+    for label, path in named.items():
+        if label in {each.name for each in found}:
+            raise RunError(f"evaluate.checkpoints: a stage of the recipe is called {label} too; name it otherwise")
+        found.append(Checkpoint(label, path, identity_of(path)))
+    if not found:
+        raise RunError(
+            "evaluate: no stage before it made a checkpoint; add `tune` or `update` to the recipe, or name one "
+            "in evaluate.checkpoints"
+        )
+    engine = context.recipe.engine
+    if isinstance(engine, EndpointSettings) and engine.model and len(found) > 1:
+        names = ", ".join(each.name for each in found)
+        raise RunError(f"engine.model: {engine.model} would answer for all of {names}; leave it out and serve them all")
+    return found
