@@ -13,7 +13,7 @@ from pipelines.errors import RunError
 from pipelines.files import write_json
 from pipelines.lock import InUse, locked
 from pipelines.remote.mirror import BEATS, INTERVAL, Mirror
-from pipelines.remote.place import told
+from pipelines.remote.place import Place
 from tasks.remote import cache_folder
 
 URL_FILE = "mirror.json"
@@ -77,15 +77,7 @@ def publish_run(root: Path) -> None:
 def names_at(runs: Path) -> list[str]:
     """The runs that are kept at the URL of a working copy; none where runs are kept here alone."""
     url = _url_of(runs)
-    if url is None:
-        return []
-    with told(url):
-        import fsspec
-
-        store, root = fsspec.core.url_to_fs(url)
-        store.invalidate_cache()
-        found = store.ls(root, detail=True) if store.isdir(root) else []
-        return sorted(each["name"].rstrip("/").rpartition("/")[2] for each in found if each["type"] == "directory")
+    return [] if url is None else Place(url).folders()
 
 
 def shown(path: Path) -> str:

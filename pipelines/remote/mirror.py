@@ -146,32 +146,37 @@ class Mirror:
             stop()
 
         with self._claim.held(say, on_loss):
-            ended = threading.Event()
             failed: list[str] = []
-            threads = [
-                threading.Thread(target=self._follow, args=(ended, failed), name="mirror", daemon=True),
-                # In a thread of its own: an upload that takes long is no silence.
-                threading.Thread(target=self._beat, args=(ended,), name="heartbeat", daemon=True),
-            ]
-            for thread in threads:
-                thread.start()
             try:
-                yield
+                with self._threads(failed):
+                    yield
             except BaseException:
-                ended.set()
-                for thread in threads:
-                    thread.join()
                 try:
                     self._push_rest()
                 except RunError as error:  # why the run ended matters more
                     say(f"warning: {error}; what is new is kept in {self.local}, and goes up when the run goes on")
                 raise
-            ended.set()
-            for thread in threads:
-                thread.join()
             if failed:
                 say(f"warning: {failed[-1]}; trying once more")
             self._push_rest()
+
+    @contextmanager
+    def _threads(self, failed: list[str]) -> Iterator[None]:
+        """What goes on beside the run. `failed` is told what an upload failed of."""
+        ended = threading.Event()
+        threads = [
+            threading.Thread(target=self._follow, args=(ended, failed), name="mirror", daemon=True),
+            # In a thread of its own: an upload that takes long is no silence.
+            threading.Thread(target=self._beat, args=(ended,), name="heartbeat", daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
 
     def _follow(self, ended: threading.Event, failed: list[str]) -> None:
         while not ended.wait(self.interval):

@@ -43,6 +43,13 @@ class Place:
         names = {path[start:]: int(info["size"]) for path, info in found.items()}
         return {name: size for name, size in names.items() if PARTIAL not in name}
 
+    def folders(self) -> list[str]:
+        """The names of the folders in it; none where it is not there."""
+        with told(self.url):
+            self._store.invalidate_cache()
+            found = self._store.ls(self._root, detail=True) if self._store.isdir(self._root) else []
+        return sorted(each["name"].rstrip("/").rpartition("/")[2] for each in found if each["type"] == "directory")
+
     def read(self, name: str) -> bytes | None:
         """The content of a small file; None where there is none."""
         with told(self.url):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from pipelines.remote.claim import Claim
 from pipelines.remote.copies import mirror_of, working_copy
 from pipelines.remote.mirror import Mirror
 from pipelines.remote.place import Place
+from pipelines.store import list_runs
 from tests.pipelines.test_survival import CHILD, wait_for, write_recipe
 
 Take = Callable[[Path], dict[str, Any]]
@@ -188,6 +190,8 @@ def test_places_that_cannot_keep_a_run(url: str, said: str, tmp_path: Path, monk
     with pytest.raises(RunError) as error:
         mirror_of(working_copy(url) / "toy")
     assert said in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(RunError, match=re.escape(said)):
+        list_runs(working_copy(url))
 
 
 def test_signs_of_life(memory: Any, tmp_path: Path) -> None:
