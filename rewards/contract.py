@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -86,7 +88,9 @@ def missing_column(name: str, wanted: Iterable[str], there: Collection[str]) -> 
 
 
 def score(reward: Reward, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Scores:
-    """Calls a reward, or awaits it, and holds it to its contract: one float or None per completion, all finite.
+    """Calls a reward, or awaits it, and holds it to its contract: one number or None per completion, all finite.
+
+    Numbers of NumPy and torch, arrays and tensors of them are taken too.
 
     Raises:
         RewardError: a column is missing; it raised; it returned another number of scores, or something that is no
@@ -111,10 +115,23 @@ def score(reward: Reward, prompts: Sequence[Any], completions: Sequence[Any], **
             raise RewardError(f"reward `{name}` raised {raised}: {what}") from error
     if len(scores) != len(completions):
         raise RewardError(f"reward `{name}` returned {len(scores)} scores for {len(completions)} completions")
-    for index, value in enumerate(scores):
-        if value is not None and not (isinstance(value, int | float) and abs(value) < float("inf")):
-            raise RewardError(f"reward `{name}` returned {value!r} for completion {index}; a score is a number or None")
-    return Scores([None if value is None else float(value) for value in scores], notes)
+    values: list[float | None] = []
+    for index, each in enumerate(scores):
+        values.append(None if each is None else _finite(each))
+        if each is not None and values[-1] is None:
+            shown = " ".join(repr(each).split())[:200]
+            raise RewardError(f"reward `{name}` returned {shown} for completion {index}; a score is a number or None")
+    return Scores(values, notes)
+
+
+def _finite(given: Any) -> float | None:
+    """The value of a number, of NumPy's and torch's by `item()`; None where that is not finite."""
+    try:
+        plain = given if isinstance(given, Real) or not hasattr(given, "item") else given.item()
+        value = float(plain) if isinstance(plain, Real) else math.nan
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # of several elements, or beyond a float
+        return None
+    return value if math.isfinite(value) else None
 
 
 def raising_row(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -148,7 +149,8 @@ def reinforce(
 ) -> dict[str, float | int]:
     """Trains `checkpoint` on completions of its own and writes the result to `directory`, as `fine_tune` does.
 
-    Returns the means of the rewards over the first and the last ten steps, and how many tokens branches took.
+    Returns the means of the rewards over the first and the last ten steps in which they scored anything, and how many
+    tokens branches took.
 
     Raises:
         RewardError: a reward cannot be found or called, or scored nothing for many batches.
@@ -236,9 +238,11 @@ def reinforce(
     history = [row for row in trainer.state.log_history if "loss" in row]
     numbers: dict[str, float | int] = {"steps": trainer.state.global_step, "problems": len(problems)}
     for use in settings.rewards:
-        curve = [row[name] for row in history if (name := f"rewards/{use.name}/mean") in row]  # not in inner iterations
-        numbers[f"{use.name}, first steps"] = sum(curve[:_LAST]) / len(curve[:_LAST])
-        numbers[f"{use.name}, last steps"] = sum(curve[-_LAST:]) / len(curve[-_LAST:])
+        # Not there in inner iterations, and None in a batch of which it scored nothing.
+        curve = [mean for row in history if (mean := row.get(f"rewards/{use.name}/mean")) is not None]
+        if curve:
+            numbers[f"{use.name}, first steps"] = fmean(curve[:_LAST])
+            numbers[f"{use.name}, last steps"] = fmean(curve[-_LAST:])
     numbers["generated tokens"] = trainer.generated_tokens
     numbers["branch tokens"] = int(sum(row.get("step_aware/branch_tokens", 0) for row in history))
     return numbers

@@ -7,10 +7,13 @@ import functools
 import pickle
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from rewards import contract, registry
 from rewards.contract import RewardError, columns_of, name_of, note, score
@@ -166,10 +169,30 @@ def test_an_exception_names_the_reward_and_the_cause() -> None:
         score(wordy, [""], ["a"])
 
 
-@pytest.mark.parametrize("value", ["1.0", float("nan"), float("inf"), [1.0], b"1"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1.0", float("nan"), float("inf"), [1.0], b"1", 10**400, 1j, np.float32("nan"), np.str_("1"), np.complex64(1),
+        np.ones((2, 2)), np.array("1"), torch.tensor(float("inf")), torch.ones(2, 2), torch.empty(0),
+    ],
+)  # fmt: skip
 def test_only_finite_numbers_and_none_are_scores(value: Any) -> None:
-    with pytest.raises(RewardError, match="a score is a number or None"):
+    with pytest.raises(RewardError, match=r"for completion 0; a score is a number or None$") as raised:
         score(lambda prompts, completions, **columns: [value], [""], ["a"])
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        [True, 0, 0.5], [np.float32(1), np.int64(0), np.float16(0.5)], [np.bool_(1), np.bool_(0), Fraction(1, 2)],
+        [torch.tensor(1), torch.tensor(False), torch.tensor(0.5, requires_grad=True)], (1, np.array(0), 0.5),
+        np.array([1, 0, 0.5], np.float32), torch.tensor([1, 0, 0.5], dtype=torch.bfloat16),
+    ],
+)  # fmt: skip
+def test_numbers_of_every_kind_are_scores(returned: Any) -> None:
+    found = score(lambda prompts, completions, **columns: returned, [""] * 3, ["a"] * 3).values
+    assert found == [1.0, 0.0, 0.5] and all(type(value) is float for value in found)
 
 
 def test_notes_belong_to_the_call_that_made_them() -> None:

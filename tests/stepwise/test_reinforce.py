@@ -32,6 +32,15 @@ def odd(prompts, completions, **columns):
 
 def some(prompts, completions, *, letters, **columns):
     return [float(value > 0.3) for value in vowels(prompts, completions, letters=letters)]
+
+def nothing(prompts, completions, **columns):
+    return [None] * len(completions)
+
+batches = []
+
+def later(prompts, completions, **columns):
+    batches.append(completions)
+    return [None if len(batches) == 1 else 0.5] * len(completions)
 """
 
 
@@ -168,6 +177,17 @@ def test_a_stopped_training_ends_with_the_same_weights(
     expected, found = weights(tmp_path / "whole"), weights(tmp_path / "out")
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_batches_that_a_reward_scored_nothing_of_are_left_out_of_its_means(
+    tiny_text: str, problems: list[Problem], rewards: str, tmp_path: Path
+) -> None:
+    uses = [{"reward": f"{rewards}:{name}"} for name in ("odd", "nothing", "later")]
+    chosen = settings(rewards, steps=2, rewards=uses, step_credit={"credit": "outcome", "group_filter": "none"})
+    numbers = reinforce(problems[:4], ask, tiny_text, tmp_path / "out", tmp_path / "saves", chosen, seed=1)
+    assert numbers["later, first steps"] == numbers["later, last steps"] == 0.5
+    assert 0 <= numbers["odd, first steps"] <= 1
+    assert not any(name.startswith("nothing") for name in numbers), numbers
 
 
 def test_a_reward_that_wants_another_column_is_named(
