@@ -238,6 +238,24 @@ def test_a_vision_language_model_learns_with_its_images(
     assert digest(model) == digest(load_model(make(architecture)))
 
 
+@pytest.mark.parametrize(("sets", "expected"), [("shared", False), ("per_iteration", True)])
+def test_processes_do_not_wait_for_the_lora_sets_that_a_shallow_step_leaves_out(
+    sets: str, expected: bool, make: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without `find_unused_parameters` a second process's gradients are waited for until torch raises."""
+    found: list[bool] = []
+
+    def looked_at(trainer: Any, *_: Any, **__: Any) -> None:
+        found.append(trainer.accelerator.ddp_handler.find_unused_parameters)
+        raise TrainingStopped
+
+    monkeypatch.setattr("selfrefine.latent.adapter.reflect.run", looked_at)
+    chosen = settings(2, loop=LoopSettings(iterations=2, lora_sets=sets), trl={"gradient_checkpointing": True})
+    with pytest.raises(TrainingStopped):
+        reflect(EXAMPLES, make(), tmp_path / "out", tmp_path / "saves", chosen, 0)
+    assert found == [expected]
+
+
 def test_what_cannot_be_trained_is_refused(make: Callable[..., str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is nothing to train"):
         ReflectSettings(loop=LoopSettings(iterations=0))

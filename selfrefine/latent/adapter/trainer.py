@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from trl import SFTTrainer
+from trl import SFTConfig, SFTTrainer
 
 from engines.base import EngineError
 from engines.looped.loop import loop_of
@@ -31,7 +31,14 @@ class AlignedSFTTrainer(SFTTrainer):  # type: ignore[misc]
     optimizer: Any
 
     def __init__(
-        self, *args: Any, gate_rate: float, curriculum: bool, warn: Callable[[str], None], **kwargs: Any
+        self,
+        model: Any,
+        args: SFTConfig,
+        *,
+        gate_rate: float,
+        curriculum: bool,
+        warn: Callable[[str], None],
+        **kwargs: Any,
     ) -> None:
         """Everything but three is SFTTrainer's. Raises `EngineError` where the model has no loop.
 
@@ -40,12 +47,17 @@ class AlignedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             curriculum: train 1, 2, … iterations in turn; else all from the first step on.
             warn: gets a line when the loop's states have grown large; only once.
         """
-        super().__init__(*args, **kwargs)
-        if self.args.loss_type != "nll" or self.aux_loss_enabled:
-            raise EngineError("a loop is trained with the plain likelihood; leave out loss_type, router_aux_loss_coef")
-        loop = loop_of(self.model)
+        loop = loop_of(model)
         if loop is None:
             raise EngineError("the model has no loop to train; put one on it with engines.looped.loop.attach")
+        if loop.config.loop.lora_sets == "per_iteration" and args.ddp_find_unused_parameters is None:
+            # The sets of iterations that a step does not make get no gradient, for which several processes would wait.
+            # Trainer looks for such weights unless it checkpoints; the loop's checkpoints, which do not re-enter, bear
+            # that.
+            args.ddp_find_unused_parameters = True
+        super().__init__(model=model, args=args, **kwargs)
+        if self.args.loss_type != "nll" or self.aux_loss_enabled:
+            raise EngineError("a loop is trained with the plain likelihood; leave out loss_type, router_aux_loss_coef")
         self._loop = loop
         self._gate_rate, self._curriculum = gate_rate, curriculum
         self._warn: Callable[[str], None] | None = warn
