@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from engines.base import EngineError, first_line
 from engines.json_file import read_object
 from engines.looped.config import CONFIG_FILE, LoopConfig, is_looped
+from engines.tensor_file import check_whole
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -32,11 +34,46 @@ def base_of(path: Path) -> str:
     return str(name)
 
 
+def with_bases(path: str) -> Iterator[str]:
+    """A checkpoint, the base under it where it is an adapter, and so on down to a whole model.
+
+    Raises `EngineError` at an adapter whose base is itself, by its own config or by those of others.
+    """
+    seen = set()
+    while True:
+        yield path
+        directory = Path(path)
+        if not is_adapter(directory):
+            return
+        seen.add(directory.resolve())
+        base = base_of(directory)
+        if Path(base).resolve() in seen:
+            raise EngineError(
+                f"{directory / CONFIG_FILE}: base_model_name_or_path {base} leads back to the adapter itself; "
+                "name the model that it was trained on"
+            )
+        path = base
+
+
+def tokenizer_place(path: str) -> str:
+    """Where the tokenizer of a checkpoint is: with it, or with the first base under it that has one."""
+    place = path
+    for place in with_bases(path):
+        if (Path(place) / "tokenizer_config.json").is_file():
+            break
+    return place
+
+
 def check_checkpoint(path: str) -> None:
     """Raises `EngineError` where a local directory cannot be a checkpoint, such as one with half a config.
 
-    A hub name passes: the hub is not asked.
+    So it is with the bases under it. A hub name passes: the hub is not asked.
     """
+    for each in with_bases(path):
+        _check_one(each)
+
+
+def _check_one(path: str) -> None:
     directory = Path(path)
     if not directory.exists():
         if path.count("/") == 1 and not path.startswith((".", "/", "~")):
@@ -47,9 +84,7 @@ def check_checkpoint(path: str) -> None:
             raise EngineError(f"{path}: an adapter's config but no adapter_model.safetensors; the save was interrupted")
         if is_looped(directory):
             LoopConfig.read(directory)
-        base = base_of(directory)
-        if base != path:
-            check_checkpoint(base)
+        _check_weights(directory, "adapter_model*.safetensors")
         return
     if not (directory / "config.json").is_file():
         inside = sorted({each.parent for depth in ("*", "*/*") for each in directory.glob(f"{depth}/config.json")})
@@ -58,15 +93,19 @@ def check_checkpoint(path: str) -> None:
     read_object(directory / "config.json")
     if not any(next(directory.glob(pattern), None) for pattern in _WEIGHTS):
         raise EngineError(f"{path}: a config but no weights (*.safetensors); the save was interrupted or left them out")
+    _check_weights(directory, "model*.safetensors")
+
+
+def _check_weights(directory: Path, pattern: str) -> None:
+    for file in sorted(directory.glob(pattern)):
+        check_whole(file)
 
 
 def load_processor(path: str, *, trust_remote_code: bool = False) -> Any:
     """The processor of a multimodal checkpoint, the tokenizer of a text one."""
     from transformers import AutoProcessor, AutoTokenizer
 
-    directory = Path(path)
-    if is_adapter(directory) and not (directory / "tokenizer_config.json").is_file():
-        return load_processor(base_of(directory), trust_remote_code=trust_remote_code)
+    path = tokenizer_place(path)
     try:
         processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
@@ -104,7 +143,13 @@ def load_model(path: str, *, dtype: str = "auto", trust_remote_code: bool = Fals
     if adapter:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(adapter), is_trainable=not merge)
+        try:
+            model = PeftModel.from_pretrained(model, str(adapter), is_trainable=not merge)
+        except (KeyError, RuntimeError, TypeError, UnpicklingError, ValueError) as error:
+            raise EngineError(
+                f"{adapter}: PEFT could not load this adapter ({type(error).__name__}: {first_line(error)}); "
+                f"see that {CONFIG_FILE} fits its weights and its base, or save it again"
+            ) from error
         if merge:
             model = model.merge_and_unload()
     return model.eval()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.checkpoint import base_of, is_adapter
+from engines.checkpoint import tokenizer_place, with_bases
 from engines.json_file import read_object
 from pipelines.manifest import digest_of
 from pipelines.sections import fingerprint
@@ -63,21 +63,13 @@ def engine_kind(path: str) -> str:
 
 def root_of(path: str) -> str:
     """The model under a checkpoint's adapters: a directory, or a name on the hub."""
-    directory = Path(path)
-    while is_adapter(directory):
-        directory = Path(base_of(directory))
-    return str(directory)
+    *_, root = with_bases(path)
+    return str(Path(root))
 
 
 def layers_of(path: str) -> list[Path]:
     """A local checkpoint's directory and, for an adapter, those of the bases under it; empty for a name on the hub."""
-    found, directory = [], Path(path)
-    while directory.is_dir():
-        found.append(directory)
-        if not is_adapter(directory):
-            break
-        directory = Path(base_of(directory))
-    return found
+    return [Path(each) for each in with_bases(path) if Path(each).is_dir()]
 
 
 def identity_of(path: str) -> str:
@@ -96,9 +88,7 @@ def hub_commit(name: str) -> str | None:
 
 def chat_template(path: str) -> str | None:
     """How a local checkpoint says that a conversation is put to it; empty where nothing says so, None on the hub."""
-    directory = Path(path)
-    while is_adapter(directory) and not (directory / "tokenizer_config.json").is_file():
-        directory = Path(base_of(directory))
+    directory = Path(tokenizer_place(path))
     config = directory / "tokenizer_config.json"
     if not config.is_file():
         return None

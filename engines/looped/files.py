@@ -20,6 +20,7 @@ from engines.looped.config import (
 from engines.looped.loop import NAME, LatentLoop, attach, loop_of
 from engines.looped.lora import LowRank, resolved
 from engines.looped.tower import tower_of
+from engines.tensor_file import check_whole
 
 
 def describe(model: Any, base: str, settings: LoopSettings, lora: LowRank | None = None) -> LoopConfig:
@@ -58,7 +59,8 @@ def load_loop(model: Any, directory: Path) -> LatentLoop:
     """Puts the loop of `directory` on a transformers model, in place.
 
     Raises:
-        EngineError: it was made for a model of another shape, or its weights are not those that its config says.
+        EngineError: it was made for a model of another shape, or its weights are damaged, missing, or not those that
+            its config says.
     """
     from safetensors.torch import load_file
 
@@ -69,6 +71,9 @@ def load_loop(model: Any, directory: Path) -> LatentLoop:
             f"{directory}: this loop was trained on {config.base_model_name_or_path}, and {given} is a model of "
             "another shape; name the right one as base_model_name_or_path in adapter_config.json"
         )
+    if not (directory / WEIGHTS_FILE).is_file():
+        raise EngineError(f"{directory}: a loop's config but no {WEIGHTS_FILE}; copy or save the checkpoint again")
+    check_whole(directory / WEIGHTS_FILE)
     loop = attach(model, config)
     names, weights = _names(model), load_file(directory / WEIGHTS_FILE)
     state = model.state_dict()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from engines.checkpoint import base_of, is_adapter
+from engines.checkpoint import with_bases
 from engines.json_file import read_object
 from pipelines.cost.assumed import IMAGE_PIXELS
 
@@ -134,10 +134,8 @@ def size_of(model: ModelSettings) -> Size:
 
 def size_at(checkpoint: str) -> Size:
     """Of a directory, or of a name on the hub; for an adapter that of its base. Raises `SizeUnknown`."""
-    path = checkpoint
-    while is_adapter(Path(path).expanduser()):
-        path = base_of(Path(path).expanduser())
-    return of_config(_config(path))
+    *_, root = with_bases(str(Path(checkpoint).expanduser()))
+    return of_config(_config(root))
 
 
 def _config(path: str) -> Mapping[str, Any]:

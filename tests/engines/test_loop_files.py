@@ -139,6 +139,33 @@ def test_a_directory_that_is_damaged_is_refused_in_one_line(saved: Path) -> None
         check_checkpoint(str(saved))
 
 
+def test_weights_that_are_damaged_are_refused_with_their_file(saved: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    tuned = get_peft_model(load_model(str(tmp_path / "base")), LoraConfig(r=2, target_modules="all-linear"))
+    tuned.save_pretrained(tmp_path / "tuned")
+    adapter = tmp_path / "tuned/adapter_model.safetensors"
+    for file in (saved / "adapter_model.safetensors", adapter, tmp_path / "base/model.safetensors"):
+        whole = file.read_bytes()
+        for damaged in (b"", whole[:-1], whole[: len(whole) // 2], b"version https://git-lfs.github.com/spec/v1\n"):
+            file.write_bytes(damaged)
+            with pytest.raises(EngineError, match=f"{file}: is no whole safetensors file") as refused:
+                load_model(str(file.parent))
+            assert "\n" not in str(refused.value)
+        file.write_bytes(whole)
+    edited(adapter.parent, r=3)
+    with pytest.raises(EngineError, match=f"{adapter.parent}: PEFT could not load this adapter .* it again$"):
+        load_model(str(adapter.parent))
+    model = load_model(str(tmp_path / "base"))
+    (saved / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(EngineError, match="is no whole safetensors file"):
+        load_loop(model, saved)
+    (saved / "adapter_model.safetensors").unlink()
+    with pytest.raises(EngineError, match=r"but no adapter_model\.safetensors"):
+        load_loop(model, saved)
+    assert loop_of(model) is None
+
+
 @pytest.mark.parametrize("architecture", ["qwen2_5_vl", "llava"])
 def test_the_engine_writes_with_it(
     architecture: str, make_vlm: Callable[..., Path], requests_: Sequence[Request], tmp_path: Path

@@ -13,7 +13,11 @@ from PIL import Image
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
+from engines.base import EngineError
+from engines.checkpoint import check_checkpoint, load_model, load_processor
+from pipelines.checkpoints import chat_template, layers_of, root_of
 from pipelines.cli import app
+from pipelines.cost.sizes import size_at
 from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.model import LatentReasoner
 from tests.pipelines.letters import ROWS, result, write
@@ -90,6 +94,26 @@ def test_a_checkpoint_with_half_a_file(
     done = real_children.trivium("eval", half, *call, fault="no model")
     assert done.code == 2 and f"{half / name}: is not valid JSON (Unterminated string" in done.text, done.text
     assert "Traceback" not in done.text and len(done.text.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("names", [("one",), ("one", "two"), ("one", "two", "three")])
+def test_an_adapter_that_is_its_own_base(
+    names: tuple[str, ...], real_children: Any, suite: Path, tmp_path: Path
+) -> None:
+    """By way of others too, and under another of its names."""
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    for name, base in zip(names, (*names[1:], "link/one"), strict=True):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(bytes([2] + [0] * 7) + b"{}")
+        said = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / base)}
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(said))
+    line = f"{names[-1]}/adapter_config.json: base_model_name_or_path {tmp_path}/link/one leads back to the adapter"
+    done = real_children.trivium("eval", tmp_path / "one", "--suite", suite, "--runs", tmp_path / "runs")
+    assert done.code == 2 and line in done.text, done.text
+    assert "Traceback" not in done.text and len(done.text.strip().splitlines()) == 1
+    for look in (check_checkpoint, load_model, load_processor, root_of, layers_of, chat_template, size_at):
+        with pytest.raises(EngineError, match="leads back to the adapter itself"):
+            look(str(tmp_path / "one"))
 
 
 @pytest.mark.parametrize("plan", [("--plan",), ()])
