@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -245,14 +246,13 @@ class LatentLoop(nn.Module):
 def attach(model: Any, config: LoopConfig) -> LatentLoop:
     """Puts a new loop on a transformers model, in place, and freezes the model's own weights.
 
-    From then on `model.save_pretrained` writes the loop alone, as a PEFT model writes its adapter.
+    From then on `model.save_pretrained` writes the loop alone, as a PEFT model writes its adapter; so does that of a
+    copy of the model.
 
     Raises:
         EngineError: the model has a loop or PEFT layers already, or no decoder that can be looped.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
-
-    from engines.looped.files import save
 
     if loop_of(model) is not None:
         raise EngineError("the model has a loop already; take it off with loop_of(model).remove()")
@@ -260,12 +260,24 @@ def attach(model: Any, config: LoopConfig) -> LatentLoop:
         raise EngineError("the model has adapters that are not merged; load it with load_model(path), which merges")
     loop = LatentLoop(model, config).to(model.device)
     model.add_module(NAME, loop)
-
-    def save_pretrained(directory: str | Path, state_dict: Mapping[str, Tensor] | None = None, **kwargs: Any) -> None:
-        save(model, Path(directory), state_dict)
-
-    model.save_pretrained = save_pretrained
+    # A method of the instance: a deep copy of the model gets one that is bound to the copy.
+    model.save_pretrained = MethodType(_save_pretrained, model)
     return loop
+
+
+def _save_pretrained(
+    model: Any,
+    directory: str | Path,
+    *,
+    state_dict: Mapping[str, Tensor] | None = None,
+    push_to_hub: bool = False,
+    **kwargs: Any,
+) -> None:
+    from engines.looped.files import save
+
+    if push_to_hub:
+        raise EngineError("a loop is saved to a directory alone; push it with model.push_to_hub(repository)")
+    save(model, Path(directory), state_dict)
 
 
 def loop_of(model: Any) -> LatentLoop | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers.utils import hub
 
 from engines.base import EngineError, Request
 from engines.checkpoint import base_of, check_checkpoint, is_adapter, load_model
@@ -82,6 +85,43 @@ def test_in_bfloat16_the_loop_s_own_weights_stay_in_float32(saved: Path) -> None
     model.save_pretrained(saved)
     loaded = loop_of(load_model(str(saved)))
     assert loaded is not None and torch.equal(loaded.gate_in, loop.gate_in)
+
+
+def test_a_copy_has_a_loop_of_its_own_and_saves_that(saved: Path, tmp_path: Path) -> None:
+    model = load_model(str(saved))
+    before = logits(model)
+    copied = copy.deepcopy(model)
+    loop = loop_of(copied)
+    assert loop is not None
+    enliven(loop, seed=5)
+    assert not torch.equal(logits(copied), before) and torch.equal(logits(model), before)
+    for each, name in ((copied, "second"), (model, "first")):
+        each.save_pretrained(tmp_path / name)
+        assert torch.equal(logits(load_model(str(tmp_path / name))), logits(each))
+    assert loop.remove() is copied
+    assert torch.equal(logits(copied), logits(base())) and torch.equal(logits(model), before)
+    copied.save_pretrained(tmp_path / "whole")
+    assert not is_adapter(tmp_path / "whole")
+
+
+def test_a_loop_is_pushed_by_the_call_that_does_so(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(str(saved))
+    with pytest.raises(EngineError, match=r"push it with model\.push_to_hub"):
+        model.save_pretrained(tmp_path / "pushed", push_to_hub=True)
+    assert not (tmp_path / "pushed").exists()
+    api = SimpleNamespace(create_repo=lambda name, **_: SimpleNamespace(repo_id=name))
+    found: list[set[str]] = []
+
+    def upload(self: Any, place: str, *_: Any, **__: Any) -> None:
+        found.append({path.name for path in Path(place).iterdir()})
+
+    monkeypatch.setattr(hub, "hf_api", lambda: api)
+    monkeypatch.setattr(hub, "create_and_tag_model_card", lambda *_, **__: SimpleNamespace(save=lambda place: None))
+    monkeypatch.setattr(type(model), "_upload_modified_files", upload)
+    model.push_to_hub("org/name")
+    assert found == [{CONFIG_FILE, "adapter_model.safetensors"}]
 
 
 def test_the_base_may_be_an_adapter_which_is_merged(tmp_path: Path) -> None:
