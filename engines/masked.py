@@ -35,6 +35,14 @@ def require_masked(config: Any, checkpoint: str) -> None:
         )
 
 
+def check_kind(config: Any, checkpoint: str, kind: str) -> None:
+    """Raises `EngineError` for a model that an engine of that kind does not run. A server has its own."""
+    if kind == "diffusion":
+        require_masked(config, checkpoint)
+    elif kind != "endpoint":
+        refuse_masked(config, checkpoint)
+
+
 def mask_token_of(config: Any, tokenizer: Any, checkpoint: str) -> int:
     """The id of the mask. Raises `EngineError` where neither config nor tokenizer has one that the model knows."""
     found = getattr(config, "mask_token_id", None)

@@ -11,6 +11,7 @@ from engines.base import EngineError
 from engines.checkpoint import base_of, check_checkpoint, is_adapter
 from engines.looped.config import without_loop
 from engines.settings import missing_engine, what_matters
+from pipelines.checkpoints import model_kind
 from pipelines.context import derive_seed
 from pipelines.errors import RecipeError
 from pipelines.launching import checks as launching
@@ -102,6 +103,7 @@ def problems(recipe: Recipe, links: Sequence[Link]) -> Iterator[str]:
         except EngineError as error:
             yield f"model.{key}: {error}"
     yield from _other_base(recipe)
+    yield from _other_kind(recipe, links)
     for name, data in recipe.data.items():
         try:
             data.check()
@@ -128,6 +130,17 @@ def _other_base(recipe: Recipe) -> Iterator[str]:
             f"model.path: the adapter was trained on {base}, which is loaded, and not {path}; name that one here, "
             "or change base_model_name_or_path in adapter_config.json"
         )
+
+
+def _other_kind(recipe: Recipe, links: Sequence[Link]) -> Iterator[str]:
+    asking = next((link.name for link in links if "engine" in link.settings.uses), None)
+    model, engine = model_kind(recipe.model), recipe.engine.kind
+    if asking is None:
+        return
+    if model == "diffusion" and engine in ("transformers", "vllm"):
+        yield f"engine.kind: {asking} asks a masked-diffusion model, which {engine} does not run; give diffusion"
+    elif model == "transformers" and engine == "diffusion":
+        yield f"engine.kind: {asking} asks an autoregressive model, which {engine} does not run; give transformers"
 
 
 def unseen(recipe: Recipe) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engines.base import EngineError
 from engines.checkpoint import tokenizer_place, with_bases
 from engines.json_file import read_object
 from pipelines.manifest import digest_of
@@ -16,6 +17,7 @@ from pipelines.training import named_checkpoint
 
 if TYPE_CHECKING:
     from pipelines.context import StageContext
+    from pipelines.sections import ModelSettings
 
 CHECKPOINT_KINDS = ("tune", "update", "reinforce", "reflect", "recur")
 REASONER = "latent_reasoner"
@@ -59,6 +61,19 @@ def engine_kind(path: str) -> str:
         return "latent"
     causal = values.get("is_causal", values.get("text_config", {}).get("is_causal", True))
     return "transformers" if causal else "diffusion"
+
+
+def model_kind(model: ModelSettings) -> str | None:
+    """`engine_kind` of the model that a recipe starts from; None where there is none, or the hub alone can tell."""
+    if model.build is not None:
+        return "diffusion" if model.build.architecture == "masked_llama" else "transformers"
+    place = model.adapter or model.path
+    if place is None:
+        return None
+    try:
+        return engine_kind(place) if (Path(root_of(place)) / "config.json").is_file() else None
+    except EngineError:
+        return None  # a line on the model says so
 
 
 def root_of(path: str) -> str:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from engines.base import turns
 from engines.settings import VllmSettings, missing_engine
+from pipelines.checkpoints import model_kind
 from pipelines.errors import RunError
 from pipelines.rewarded import check_reward
 from pipelines.stage import Number, StageResult, TrainingSettings
@@ -46,6 +47,8 @@ class ReinforceStage(ReinforceSettings, TrainingSettings):
             yield f"stages.{self.name}.sampler: {missing}"
         for use in self.rewards:
             yield from check_reward(recipe, self.data, use.reward, f"{self.name}.rewards", use.options)
+        if (kind := model_kind(recipe.model)) is not None:
+            yield from (f"stages.{self.name}.{line}" for line in self.unfit(masked=kind == "diffusion"))
 
     def run(self, context: StageContext) -> StageResult:
         from selfrefine.stepwise.reinforce import reinforce
@@ -55,11 +58,13 @@ class ReinforceStage(ReinforceSettings, TrainingSettings):
             raise RunError(f"nothing to train on; data.{self.data} has no problems with answers")
         start = start_checkpoint(context, self.accepts)
         warnings = Warnings(context.directory)
+        recipe = context.recipe
+        engine = recipe.engine.kind if any("engine" in stage.uses for stage in recipe.stages) else None
 
         def fit(directory: Path, saves: Path, **surroundings: Any) -> dict[str, float | int]:
             return reinforce(
                 rows.problems, self._messages, start, directory, saves, self, context.seed, warn=warnings.add,
-                **surroundings,
+                engine=engine, **surroundings,
             )  # fmt: skip
 
         numbers = trained(context, self.steps, fit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from engines.base import Message
+from engines.base import EngineError, Message
 from engines.settings import INERT, BlockSettings
 from rewards.contract import RewardError, columns_of, missing_column
 from rewards.registry import load
@@ -42,6 +42,10 @@ OWNED_KEYS = COMMON_KEYS | {
     "vllm_tensor_parallel_size",
     "vllm_enable_sleep_mode",
 }
+_SUMMED = "sum_then_normalize"
+"""How rewards are put together where step credit is given: TRL's own way, unless told otherwise."""
+_OF_SAMPLING = ("top_k", "min_p", "repetition_penalty", "generation_kwargs")
+"""Options of TRL's config that say how tokens are drawn, one after the other."""
 _LAST = 10
 
 
@@ -118,7 +122,27 @@ class ReinforceSettings(OptimiserSettings):
             raise ValueError(
                 f"step_credit.outcome: no reward is called `{self.step_credit.outcome}`; there are: {there}"
             )
+        if self.step_credit.branching and self.trl.get("multi_objective_aggregation", _SUMMED) != _SUMMED:
+            raise ValueError(
+                f"trl.multi_objective_aggregation: step credit wants {_SUMMED}; leave it out, or give "
+                "step_credit.credit: outcome"
+            )
         return self
+
+    def unfit(self, masked: bool) -> Iterator[str]:
+        """A line for each setting that a masked-diffusion model, or an autoregressive one, could not follow."""
+        if not masked:
+            if self.step_credit.credit == "one_step":
+                yield (
+                    "step_credit.credit: one_step wants a masked-diffusion model, whose sampler guesses at the answer, "
+                    "and this one is autoregressive; give segments"
+                )
+            return
+        if self.sampler == "vllm":
+            yield "sampler: vllm runs no masked-diffusion models; leave it out"
+        ignored = [*(["top_p"] if self.top_p < 1 else []), *(f"trl.{key}" for key in _OF_SAMPLING if key in self.trl)]
+        for key in ignored:
+            yield f"{key}: the sampler of a masked-diffusion model knows temperature alone; leave it out"
 
     def rows_of_a_process(self, processes: int) -> int:
         """Completions in one pass of each process. Raises ValueError where they cannot be shared out equally."""
@@ -146,19 +170,21 @@ def reinforce(
     should_stop: Callable[[], bool] = lambda: False,
     tracking: Tracking | None = None,
     warn: Callable[[str], None] = lambda line: None,
+    engine: str | None = None,
 ) -> dict[str, float | int]:
     """Trains `checkpoint` on completions of its own and writes the result to `directory`, as `fine_tune` does.
 
     Returns the means of the rewards over the first and the last ten steps in which they scored anything, and how many
-    tokens branches took.
+    tokens branches took. `engine`: the kind that is to open the result.
 
     Raises:
+        EngineError: the model cannot be trained so, or is none for `engine`.
         RewardError: a reward cannot be found or called, or scored nothing for many batches.
         TrainingStopped: `should_stop`, asked after every step, was true.
     """
     from trl import GRPOConfig
 
-    from engines.masked import check_reads_ahead, is_masked, mask_token_of, refuse_masked
+    from engines.masked import check_kind, check_reads_ahead, is_masked, mask_token_of
     from selfrefine.stepwise.graded import Graded
     from selfrefine.stepwise.trainer import StepCreditTrainer
     from selfrefine.stepwise.window import check_window
@@ -171,6 +197,11 @@ def reinforce(
         if line := missing_column(use.name, columns_of(load(use.reward, use.options)), there):
             raise RewardError(line)
     processor, model, resume, adapter = begin(checkpoint, saves, settings, dtype, trust_remote_code)
+    masked = is_masked(model.config)
+    if line := next(settings.unfit(masked), None):
+        raise EngineError(f"{checkpoint}: {line}")
+    if engine is not None:
+        check_kind(model.config, checkpoint, engine)
     config = GRPOConfig(
         per_device_train_batch_size=settings.rows_of_a_process(processes()),
         max_steps=settings.steps,
@@ -186,11 +217,9 @@ def reinforce(
 
     kind: type[Any] = StepCreditTrainer
     further: dict[str, Any] = {}
-    if is_masked(model.config):
+    if masked:
         from selfrefine.diffusion.trainer import MaskedCreditTrainer
 
-        if settings.sampler == "vllm":
-            refuse_masked(model.config, checkpoint)
         check_reads_ahead(model, checkpoint)
         kind = MaskedCreditTrainer
         further = {

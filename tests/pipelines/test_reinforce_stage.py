@@ -10,6 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.checkpoints import model_kind
+from pipelines.errors import RecipeError
+from pipelines.plan import legs
+from pipelines.recipe import load_recipe
+from pipelines.sections import ModelSettings
 from pipelines.stages.reinforce import ReinforceStage
 
 
@@ -44,7 +49,7 @@ def test_the_stage_goes_on_from_tune_and_is_compared_with_it(real_children: Any,
 
 def test_a_sampler_that_is_not_installed_is_a_line_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     def lines(sampler: str) -> list[str]:
-        recipe: Any = SimpleNamespace(data={})
+        recipe: Any = SimpleNamespace(data={}, model=ModelSettings())
         return list(ReinforceStage.model_validate({"name": "second", "sampler": sampler}).check(recipe))
 
     assert lines("vllm") == []
@@ -112,6 +117,65 @@ def test_a_group_that_cannot_be_split_is_a_line_of_the_plan(real_children: Any, 
     overrides = ["stages.reinforce.group=3", "stages.reinforce.accumulate=4", "--plan"]
     asked = real_children.trivium("run", recipe(tmp_path), "--runs", tmp_path, *overrides)
     assert_one_line(asked, "prompts 2 × group 3 cannot be split into 4 equal passes")
+
+
+ONE_STEP = "stages.reinforce.step_credit.credit=one_step"
+MASKED = "model.build.architecture=masked_llama"
+NO_TENSORS = (2).to_bytes(8, "little") + b"{}"
+EVALUATED = "stages=[{kind: reinforce}, {kind: evaluate, data: labelled}]"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        ([ONE_STEP], "stages.reinforce.step_credit.credit: one_step wants a masked-diffusion model"),
+        ([MASKED, "stages.reinforce.top_p=0.9"], "stages.reinforce.top_p: the sampler of a masked-diffusion model"),
+        ([MASKED, "stages.reinforce.trl.top_k=5"], "stages.reinforce.trl.top_k: the sampler"),
+        ([MASKED, "stages.reinforce.sampler=vllm"], "stages.reinforce.sampler: vllm runs no masked-diffusion models"),
+        (["stages.reinforce.trl.multi_objective_aggregation=normalize_then_sum"], "step credit wants sum_then"),
+        (
+            [MASKED, EVALUATED],
+            "engine.kind: evaluate asks a masked-diffusion model, which transformers does not run; give diffusion",
+        ),
+        (
+            [EVALUATED, "engine.kind=diffusion"],
+            "engine.kind: evaluate asks an autoregressive model, which diffusion does not run; give transformers",
+        ),
+    ],
+)
+def test_what_the_kind_of_model_cannot_do_is_a_line_of_the_plan(
+    tmp_path: Path, overrides: list[str], complaint: str
+) -> None:
+    with pytest.raises(RecipeError) as raised:
+        legs(load_recipe(recipe(tmp_path), overrides), tmp_path / "runs")
+    assert complaint in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [[], [EVALUATED], [MASKED, ONE_STEP], [MASKED, EVALUATED, ONE_STEP, "engine.kind=diffusion"],
+     [MASKED, "stages.reinforce.top_p=1"], [MASKED, EVALUATED, "engine={kind: endpoint, url: 'http://localhost'}"]],
+)  # fmt: skip
+def test_what_it_can_do_is_planned(tmp_path: Path, overrides: list[str]) -> None:
+    assert legs(load_recipe(recipe(tmp_path), overrides), tmp_path / "runs")
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_kind_of_a_checkpoint_is_read_off_its_config(tmp_path: Path, adapted: bool) -> None:
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "config.json").write_text('{"model_type": "llama", "is_causal": false}')
+    (path / "model.safetensors").write_bytes(NO_TENSORS)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(path)}))
+    (adapter / "adapter_model.safetensors").write_bytes(NO_TENSORS)
+    model = {"path": str(path), "adapter": str(adapter) if adapted else None}
+    overrides = [f"model={json.dumps(model)}", EVALUATED]
+    with pytest.raises(RecipeError, match="asks a masked-diffusion model"):
+        legs(load_recipe(recipe(tmp_path), overrides), tmp_path / "runs")
+    for unknown in ("someone/model", str(tmp_path / "nowhere")):
+        assert model_kind(ModelSettings(path=unknown)) is None
 
 
 def recipe(folder: Path) -> Path:
