@@ -1,7 +1,8 @@
 """The loop: hooks that run a span of a model's layers again on its own output, and the gates that let it in.
 
 The model's own forward stays as it is. At 0 iterations nothing is done; while γ_mix is 0, every number of iterations
-gives the base model's output bit for bit.
+gives the base model's output bit for bit. `output_hidden_states` and `output_attentions` are those of the model's own
+pass, in which the layers behind the span read the last state.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.utils import output_capturing
 
 from engines.base import EngineError
 from engines.looped.cache import check_cache, make_room, virtual_index
@@ -79,7 +81,8 @@ class LatentLoop(nn.Module):
                 layer.register_forward_pre_hook(partial(self._record, number), with_kwargs=True)
                 for number, layer in enumerate((*self._span, *self._tail))
             ),
-            last.register_forward_hook(self._after_span),
+            # Before those with which transformers collects hidden states, which may be there already.
+            last.register_forward_hook(self._after_span, prepend=True),
         ]
 
     @property
@@ -224,8 +227,9 @@ class LatentLoop(nn.Module):
                     attention.layer_idx = virtual_index(len(tower.layers), len(self._span), iteration, offset)
             if self._lora:
                 self._lora.switch(iteration)
-            for layer, call in zip(self._span, calls, strict=True):
-                hidden = _hidden(layer(hidden, *call.args, **call.kwargs))
+            with _uncollected():
+                for layer, call in zip(self._span, calls, strict=True):
+                    hidden = _hidden(layer(hidden, *call.args, **call.kwargs))
         finally:
             for attention, index in zip(attentions, own, strict=True):
                 attention.layer_idx = index
@@ -236,9 +240,10 @@ class LatentLoop(nn.Module):
     def _read_out(self, state: Tensor) -> Tensor:
         """A state through the layers behind the span, to where the head reads it."""
         _, tower = self._held
-        for number, layer in enumerate(self._tail, len(self._span)):
-            call = self._calls[number]
-            state = _hidden(layer(state, *call.args, **call.kwargs))
+        with _uncollected():
+            for number, layer in enumerate(self._tail, len(self._span)):
+                call = self._calls[number]
+                state = _hidden(layer(state, *call.args, **call.kwargs))
         normed: Tensor = tower.norm(state)
         return normed
 
@@ -284,6 +289,18 @@ def loop_of(model: Any) -> LatentLoop | None:
     """The loop of a model, if it has one."""
     found = getattr(model, NAME, None)
     return found if isinstance(found, LatentLoop) else None
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Layers that are called here give transformers nothing for `output_hidden_states` and the like."""
+    collector = output_capturing._active_collector
+    before = collector.get()
+    collector.set(None)
+    try:
+        yield
+    finally:
+        collector.set(before)
 
 
 def _hidden(output: Any) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from engines.base import EngineError
 from engines.looped.config import LoopSettings, default_layers
 from engines.looped.loop import LatentLoop, loop_of
+from engines.looped.tower import tower_of
 from tests.engines.looped_models import KINDS, Low, base, enliven, looped, tokens
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -102,6 +103,40 @@ def add_lora(loop: LatentLoop, cut: Any, iteration: int) -> None:
             lora = held.model.layers[number].get_submodule(module)
             up, down = lora.lora_B[name].weight, lora.lora_A[name].weight
             layer.get_submodule(module).weight += up @ down * loop.config.lora.alpha / loop.config.lora.r
+
+
+@pytest.mark.parametrize("collected_before", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_hidden_states_and_attentions_are_those_of_the_own_pass(kind: str, collected_before: bool) -> None:
+    """Whether transformers' hooks that collect them are there before the loop's, or come after."""
+    asked = {"input_ids": tokens(), "use_cache": False, "output_hidden_states": True, "output_attentions": True}
+    untouched, model = base(kind), base(kind)
+    untouched.set_attn_implementation("eager")
+    model.set_attn_implementation("eager")
+    expected = untouched(**asked)
+    if collected_before:
+        model(**asked)
+    loop = looped(model)
+    entered: list[Tensor] = []
+    for layer in tower_of(model).layers:
+        layer.register_forward_pre_hook(
+            lambda layer, args, kwargs: entered.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+        )
+    found = model(**asked)
+    read = [entered[call] for call in (0, 1, 2, 3, -2, -1)]  # between them the calls of two iterations: layers 2 and 3
+    assert len(entered) == 10 and len(found.hidden_states) == 7 and len(found.attentions) == 6
+    assert all(torch.equal(one, other) for one, other in zip(found.hidden_states[:-1], read, strict=True))
+    assert torch.equal(model.get_output_embeddings()(found.hidden_states[-1]), found.logits)
+    same = [torch.equal(*pair) for pair in zip(found.attentions, expected.attentions, strict=True)]
+    assert same == [True, True, True, True, False, False]
+    with loop.aligned(2, (1, 2)):
+        together = model(**asked)
+    assert len(together.hidden_states) == 7 and len(together.attentions) == 6
+    nn.init.zeros_(loop.gate_mix)
+    shut = model(**asked)
+    for name in ("hidden_states", "attentions"):
+        assert all(torch.equal(*pair) for pair in zip(shut[name], expected[name], strict=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
