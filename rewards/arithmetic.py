@@ -18,6 +18,8 @@ _LATEX = (
     (re.compile(r"\\div(?![a-zA-Z])|÷"), "/"),
     (re.compile(r"[−–]"), "-"),
     (re.compile(r"\\(?:left|right|[,;! ])|\$"), ""),
+    # Only between operands, and never behind a bare 0: `0x10` is one number, in another notation.
+    (re.compile(r"(?<=[\d)])(?<!\b0)\s*[xX]\s*(?=[\d(])"), "*"),
 )
 _ALLOWED = re.compile(r"[0-9+\-*/() \t\n]*")
 _OPERATIONS: Mapping[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
@@ -35,7 +37,8 @@ class NoExpression(ValueError):
 def evaluate(text: str) -> tuple[Fraction, list[int]]:
     """The value of an expression, and the numbers it is made of, in order.
 
-    Text from the first `=` on is left out; LaTeX's and typographic signs are read as + - * /. Exponents do not exist.
+    Text from the first `=` on is left out; LaTeX's and typographic signs are read as + - * /, and so
+    is an `x` between operands. Exponents do not exist.
 
     Raises:
         NoExpression: also where it is longer than `MOST_CHARACTERS`, has too long a number, or divides by zero.

@@ -32,7 +32,7 @@ def number(
 ) -> list[float | None]:
     """1 where the answer is the gold number, else 0.
 
-    `1,000.0`, `$1000` and `1000` are one number; of a gold answer with `####`, as in GSM8K, what follows counts.
+    `1,000.0`, `$1000` and `1000` are one number; of an answer with `####`, as in GSM8K, what follows counts.
     """
     return [
         _same_number(row, text_of(completion), gold)
@@ -57,7 +57,7 @@ def maths(
     hard: list[int] = []
     calls: list[tuple[str, str]] = []
     for row, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
-        found, wanted = final_answer(text_of(completion)), after_cue(gold)
+        found, wanted = _stated(text_of(completion)), after_cue(gold)
         if wanted is None or too_large(wanted):
             note(row, "no gold")
             scores[row] = None
@@ -93,6 +93,13 @@ def after_cue(gold: str | None) -> str | None:
     return None if gold is None else gold.rpartition("####")[2].strip() or None
 
 
+def _stated(text: str) -> str | None:
+    """The final answer of a completion; what follows the last `####` of it where that is a line, and so no heading."""
+    found = final_answer(text)
+    line = after_cue(found)
+    return found if line is None or "\n" in line else line
+
+
 def too_large(text: str) -> bool:
     """Whether an expression is beyond the limits that keep its evaluation small. Nothing is evaluated to find out."""
     if len(text) > MOST_CHARACTERS:
@@ -116,7 +123,7 @@ def _same_number(row: int, text: str, gold: str | None) -> float | None:
     if goal is None:
         note(row, "no gold")
         return None
-    value = as_number(final_answer(text) or "")
+    value = as_number(_stated(text) or "")
     if value is None:
         note(row, "unparsed")
     return float(value == goal)

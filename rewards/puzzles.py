@@ -68,7 +68,7 @@ def sudoku_cells(
             note(row, "no gold")
             scores.append(None)
             continue
-        found = digits(final_answer(text_of(completion)) or "")
+        found = _filled(text_of(completion), len(clues))
         if not 0 < len(found) <= len(clues):
             note(row, "unparsed")
             found = []
@@ -150,8 +150,15 @@ def _clues(row: int, given: str) -> list[int] | None:
     return cells
 
 
+def _filled(text: str, cells: int) -> list[int]:
+    """The cells of an answer's grid. A full stop after the last of `cells` ends the sentence, and is no empty cell."""
+    answer = final_answer(text) or ""
+    found = digits(answer)
+    return found[:-1] if len(found) == cells + 1 and answer.endswith(".") else found
+
+
 def _solves(row: int, text: str, clues: Sequence[int]) -> bool:
-    cells = digits(final_answer(text) or "")
+    cells = _filled(text, len(clues))
     if len(cells) != len(clues):
         note(row, "unparsed")
         return False
@@ -175,7 +182,7 @@ def _walks(row: int, text: str, maze: str) -> float | None:
         return None
     answer = final_answer(text) or ""
     words = _MOVE_WORDS.findall(answer)
-    moves = [word[0].upper() for word in words] if words else re.sub(r"[\s,;>\-→]", "", answer)
+    moves = [word[0].upper() for word in words] if words else re.sub(r"[\s,;>\-→]", "", answer).removesuffix(".")
     if not moves or len(moves) > MOST_MOVES or any(move not in _MOVES for move in moves):
         note(row, "unparsed")
         return 0.0

@@ -65,7 +65,7 @@ _ENTRIES = {
             True,
         ),
         Entry(
-            "countdown", "rewards.puzzles:countdown", 1, "1 where the expression uses the numbers and gives the target"
+            "countdown", "rewards.puzzles:countdown", 2, "1 where the expression uses the numbers and gives the target"
         ),
         Entry(
             "exact_match",
@@ -76,16 +76,16 @@ _ENTRIES = {
         ),
         Entry("grid", "rewards.puzzles:grid", 1, "1 where the grid of digits is the gold one, cell by cell", True),
         Entry(
-            "maths", "rewards.maths:maths", 1, "1 where the answer is mathematically equal to the gold, else 0", True
+            "maths", "rewards.maths:maths", 2, "1 where the answer is mathematically equal to the gold, else 0", True
         ),
         Entry("maze_grid", "rewards.puzzles:maze_grid", 1, "1 where the maze has one of its shortest paths marked"),
-        Entry("maze_path", "rewards.puzzles:maze_path", 1, "1 where the moves lead from S to G through no wall"),
+        Entry("maze_path", "rewards.puzzles:maze_path", 2, "1 where the moves lead from S to G through no wall"),
         Entry(
-            "number", "rewards.maths:number", 1, "1 where the answer is the gold number, however it is written", True
+            "number", "rewards.maths:number", 2, "1 where the answer is the gold number, however it is written", True
         ),
         Entry("short", "rewards.forms:short", 1, "1 up to `target` tokens, falling to 0 at twice as many"),
-        Entry("sudoku", "rewards.puzzles:sudoku", 1, "1 where the whole grid keeps the clues and the rules"),
-        Entry("sudoku_cells", "rewards.puzzles:sudoku_cells", 1, "the share of empty cells that are filled right"),
+        Entry("sudoku", "rewards.puzzles:sudoku", 2, "1 where the whole grid keeps the clues and the rules"),
+        Entry("sudoku_cells", "rewards.puzzles:sudoku_cells", 2, "the share of empty cells that are filled right"),
         # Of a package above: named, so that it is imported when asked for.
         Entry(
             "triad_consistency",

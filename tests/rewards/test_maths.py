@@ -95,6 +95,33 @@ def test_numbers_of_word_problems() -> None:
 
 
 @pytest.mark.parametrize(
+    ("completion", "number", "maths"),
+    [
+        ("She sells 48 / 2 = 24 clips.\nIn all 48 + 24 = 72.\n#### 72", 1.0, 1.0),
+        ("<think>24 + 48</think>In all: #### $72.00.", 1.0, 1.0),
+        ("<answer>\n24 + 48\n#### 72\n</answer>", 1.0, 1.0),
+        ("#### 24\n24 + 48 = 72\n#### 72\n", 1.0, 1.0),
+        (r"#### 24 \boxed{72}", 1.0, 1.0),
+        (r"\boxed{24} #### 72", 0.0, 0.0),
+        ("#### 72\n#### 24", 0.0, 0.0),
+        ("24 + 48 = 72\n#### 24", 0.0, 0.0),
+        ("<think>#### 72</think>24", 0.0, 0.0),
+        ("#### Step 2\n72", 0.0, None),
+        ("72\n####", 0.0, None),
+    ],
+)
+def test_what_follows_the_cue_of_gsm8k_is_the_answer(completion: str, number: float, maths: float | None) -> None:
+    assert graded(completion, "24 + 48\n#### 72", "number")[0] == number
+    if maths is not None:
+        assert graded(completion, "72")[0] == maths
+
+
+def test_a_cue_before_what_is_no_plain_number() -> None:
+    assert graded("half of it\n#### 2/4", r"\frac{1}{2}") == (1.0, None)
+    assert graded("half of it\n#### 2/4", r"\frac{1}{4}") == (0.0, None)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "9^{9^9}",

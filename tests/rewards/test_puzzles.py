@@ -30,6 +30,11 @@ def one(reward: str, completion: str, **columns: object) -> tuple[float | None, 
         ("8 ÷ 2 − 1", Fraction(3), [8, 2, 1]),
         ("-(3-5)", Fraction(2), [3, 5]),
         ("$7/3$", Fraction(7, 3), [7, 3]),
+        ("(50 - 8) x 2", Fraction(84), [50, 8, 2]),
+        ("(50 − 8) × 2", Fraction(84), [50, 8, 2]),
+        ("2X(50-8)x10", Fraction(840), [2, 50, 8, 10]),
+        ("(2)x(3) x 4x5", Fraction(120), [2, 3, 4, 5]),
+        (r"\frac{6}{4} x $10$", Fraction(15), [6, 4, 10]),
     ],
 )
 def test_arithmetic(text: str, value: Fraction, numbers: list[int]) -> None:
@@ -55,11 +60,12 @@ def test_arithmetic_is_python_s_own() -> None:
 
 
 SHORT = "", "1+", "2**3", "2//3", "2^3", "1/0", "1/(2-2)", "x", "1.5", "1,2", "2(3)", "1 2", "1_0", "0x10", "1e9", "٣+١"
+TIMES = "0X1f", "x2", "2x", "2 x + 1", "2xx3", "(x)"
 LONG = "9" * 13, "1+" * 150 + "1", "(" * 90
 CODE = "__import__('os')", "max(1,2)", "[1]", "1 if 1 else 2", "lambda: 1", "1;2", "1 \x1b[31m+ 2"
 
 
-@pytest.mark.parametrize("text", SHORT + LONG + CODE)
+@pytest.mark.parametrize("text", SHORT + TIMES + LONG + CODE)
 def test_no_arithmetic(text: str) -> None:
     with pytest.raises(NoExpression):
         evaluate(text)
@@ -70,6 +76,8 @@ def test_no_arithmetic(text: str) -> None:
     [
         ("<answer>(50-8)*2</answer>", (1.0, None)),
         (r"It is \boxed{2 \times (50-8) = 84}", (1.0, None)),
+        ("(50 - 8) x 2", (1.0, None)),
+        ("50 x 2 - 8", (0.0, None)),
         ("50*2-8-8", (0.0, INVALID)),
         ("84", (0.0, INVALID)),
         ("50-8", (0.0, INVALID)),
@@ -89,6 +97,12 @@ def test_a_sudoku_is_solved_by_any_grid_that_keeps_clues_and_rules() -> None:
     assert one("sudoku", "1234 2341 3412 4123", puzzle="................") == (0.0, None), "boxes repeat"
     assert one("sudoku", SOLVED[:-1], puzzle=CLUES) == (0.0, "unparsed")
     assert one("sudoku", SOLVED, puzzle="123") == (None, "no gold")
+    assert one("sudoku", f"It is {SOLVED}.", puzzle=CLUES) == (1.0, None), "a full stop is no cell"
+    assert one("sudoku", f"<answer>{SOLVED}.</answer>", puzzle=CLUES) == (1.0, None)
+    assert one("sudoku", f"{SOLVED}..", puzzle=CLUES) == (0.0, "unparsed")
+    assert one("sudoku", f"{SOLVED}0", puzzle=CLUES) == (0.0, "unparsed")
+    assert one("sudoku", f".{SOLVED}", puzzle=CLUES) == (0.0, "unparsed")
+    assert one("sudoku", f"{SOLVED[:-1]}.", puzzle=CLUES) == (0.0, INVALID), "here it is one, over a clue"
     six = "123456 456123 214365 365214 531642 642531"
     assert one("sudoku", six, puzzle=six.replace("6", "_")) == (1.0, None)
 
@@ -98,6 +112,9 @@ def test_sudoku_cells_counts_what_was_empty() -> None:
     assert one("sudoku_cells", SOLVED, puzzle=CLUES, answer=SOLVED)[0] == 1.0
     assert one("sudoku_cells", wrong, puzzle=CLUES, answer=SOLVED)[0] == 1.0, "the wrong cell is a clue"
     assert one("sudoku_cells", "1234 3412 2143", puzzle=CLUES, answer=SOLVED)[0] == 9 / 12
+    assert one("sudoku_cells", SOLVED + ".", puzzle=CLUES, answer=SOLVED)[0] == 1.0
+    assert one("sudoku_cells", "1234 3412 2143.", puzzle=CLUES, answer=SOLVED)[0] == 9 / 12
+    assert one("sudoku_cells", SOLVED + "..", puzzle=CLUES, answer=SOLVED) == (0.0, "unparsed")
     assert one("sudoku_cells", "", puzzle=CLUES, answer=SOLVED) == (0.0, "unparsed")
     assert one("sudoku_cells", SOLVED + "1", puzzle=CLUES, answer=SOLVED) == (0.0, "unparsed")
     assert one("sudoku_cells", SOLVED, puzzle=SOLVED, answer=SOLVED) == (None, "no gold")
@@ -108,6 +125,12 @@ def test_sudoku_cells_counts_what_was_empty() -> None:
     [
         ("RDRD", (1.0, None)),
         ("right, down, right, down", (1.0, None)),
+        ("RDRD.", (1.0, None)),
+        ("<answer>R, D, R, D.</answer>", (1.0, None)),
+        ("Right, down, right, down.", (1.0, None)),
+        ("RDR.", (0.0, None)),
+        ("R.D.R.D", (0.0, "unparsed")),
+        (".", (0.0, "unparsed")),
         ("<answer>r d r d</answer>", (0.0, "unparsed")),
         ("RDR", (0.0, None)),
         ("RDRDU", (0.0, None)),
