@@ -109,7 +109,7 @@ def score(reward: Reward, prompts: Sequence[Any], completions: Sequence[Any], **
             scores = list(returned)
         except RewardError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # one that exits would end what asks it, without a word
             what = " ".join(str(error).split())[:200]
             raised = f"{type(error).__name__}{_place(error, reward)}"
             raise RewardError(f"reward `{name}` raised {raised}: {what}") from error
@@ -154,7 +154,7 @@ def raising_row(
     return None
 
 
-def _place(error: Exception, reward: Reward) -> str:
+def _place(error: BaseException, reward: Reward) -> str:
     """The deepest line of the reward's own file that the exception came through; empty where there is none."""
     inner = inspect.unwrap(getattr(reward, "func", reward))
     code = getattr(inner, "__code__", None)

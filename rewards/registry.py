@@ -243,8 +243,9 @@ def _defined(tree: ast.Module) -> dict[str, str]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found[node.name] = ast.get_docstring(node) or ""
-        elif isinstance(node, ast.Assign):
-            found |= {target.id: "" for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id: "" for target in targets if isinstance(target, ast.Name)}
         elif isinstance(node, ast.Import | ast.ImportFrom):
             found |= {alias.asname or alias.name: "" for alias in node.names}
     return found
@@ -260,7 +261,7 @@ def _module(path: str) -> Any:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise RewardError(f"{path}: cannot be loaded ({type(error).__name__}: {error})") from error
     return module

@@ -20,7 +20,9 @@ def check_window(trainer: Any, problems: Sequence[Problem], wanted: int) -> None
     if trainer.use_vllm:
         context = trainer.vllm_generation.context
     else:
-        context = trainer.model.config.get_text_config().max_position_embeddings
+        context = getattr(trainer.model.config.get_text_config(), "max_position_embeddings", None)
+    if context is None:  # a model whose context has no bound, or none that is told
+        return
     order = range(len(problems)) if wanted >= len(problems) else list(dict.fromkeys(trainer._get_train_sampler()))
     order = order[:wanted]
     lengths = {

@@ -38,6 +38,7 @@ FAULTS = {
     "wants_more": ("return [1.0 for _ in colour]", "columns"),
     "hangs": ("import time; time.sleep(60)", "returns in time"),
     "exits": ("import os; os._exit(3)", "returns in time"),
+    "exits_politely": ("raise SystemExit(3)", "keeps its contract"),
 }  # fmt: skip
 
 

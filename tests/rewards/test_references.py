@@ -36,6 +36,8 @@ class Stateful:
         return [2.0] * len(completions)
 stateful = Stateful()
 number = 3
+annotated: Stateful = Stateful()
+declared: Stateful
 '''
 
 
@@ -58,7 +60,7 @@ def test_a_function_of_a_file(file: Path) -> None:
     assert registry.entry(f"{file}:contains").version != found.version
 
 
-@pytest.mark.parametrize(("name", "value"), [("half", 0.5), ("slow", 0.25), ("stateful", 2.0)])
+@pytest.mark.parametrize(("name", "value"), [("half", 0.5), ("slow", 0.25), ("stateful", 2.0), ("annotated", 2.0)])
 def test_partials_instances_and_coroutines(file: Path, name: str, value: float) -> None:
     reward = registry.load(f"{file}:{name}")
     assert score(reward, [""], ["red"], answer=["red"]).values == [value]
@@ -88,12 +90,15 @@ def score_one(reward: contract.Reward) -> list[float | None]:
         ("{folder}/none.py:contains", "cannot be read (No such file or directory)"),
         ("{folder}/broken.py:f", "is no Python"),
         ("{folder}/raises.py:f", "cannot be loaded (RuntimeError: at once)"),
+        ("{folder}/exits.py:f", "cannot be loaded (SystemExit: 3)"),
+        ("{file}:declared", "defines no `declared`"),
         ("mine:contains", "no reward is called `mine:contains`"),
     ],
 )
 def test_what_cannot_be_found_is_said_in_one_line(file: Path, reference: str, complaint: str) -> None:
     (file.parent / "broken.py").write_text("def f(:\n")
     (file.parent / "raises.py").write_text("raise RuntimeError('at once')\ndef f(): ...\n")
+    (file.parent / "exits.py").write_text("import sys\nsys.exit(3)\ndef f(): ...\n")
     with pytest.raises(RewardError) as raised:
         registry.load(reference.format(file=file, folder=file.parent))
     assert complaint in str(raised.value) and "\n" not in str(raised.value)
@@ -161,6 +166,12 @@ def test_an_exception_names_the_reward_and_the_cause() -> None:
 
     with pytest.raises(RewardError, match=r"reward `broken` raised KeyError in test_references.py, line \d+: 'colour'"):
         score(broken, [""], ["a"])
+
+    def exits(prompts: Any, completions: Any, **columns: Any) -> list[float | None]:
+        sys.exit(3)
+
+    with pytest.raises(RewardError, match=r"reward `exits` raised SystemExit in test_references.py, line \d+: 3$"):
+        score(exits, [""], ["a"])
 
     def wordy(prompts: Any, completions: Any, **columns: Any) -> list[float | None]:
         raise ValueError("no\nway")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import MambaConfig
 
 from engines.base import Message
 from rewards.contract import RewardError
 from selfrefine.build import BuildSpec, build_model
 from selfrefine.stepwise.reinforce import ReinforceSettings, reinforce
+from selfrefine.stepwise.window import check_window
 from selfrefine.training import TrainingStopped
 from tasks.problem import Problem, TaskError
 
@@ -218,6 +221,13 @@ def test_a_prompt_that_leaves_no_room_is_named_before_the_first_step(
     with pytest.raises(TaskError, match=r"problem \d: .* max_new_tokens 250 .* \(4 of 4 problems"):
         few = settings(rewards, steps=2, max_new_tokens=250)  # so only the four that two steps ask for are looked at
         reinforce(problems, ask, model, tmp_path / "out", tmp_path / "saves", few, seed=1)
+
+
+def test_a_model_whose_config_tells_no_context_has_room_for_every_prompt() -> None:
+    config = MambaConfig()
+    assert not hasattr(config, "max_position_embeddings")
+    trainer = SimpleNamespace(use_vllm=False, model=SimpleNamespace(config=config))
+    check_window(trainer, [Problem("0", "what is it? " * 10_000, "a")], 1)
 
 
 def test_branches_see_the_images_of_their_prompt(
