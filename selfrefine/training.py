@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -51,6 +52,9 @@ TIMEOUT = "TRIVIUM_TIMEOUT"
 """Says how many seconds each of several processes waits for the others."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
+EVERY_LOSS: Mapping[str, Any] = {"logging_steps": 1, "logging_nan_inf_filter": False}
+"""Arguments of Trainer: means over several steps would depend on where a resumed training began, and it would log 0
+where a loss is no number."""
 IGNORED = -100
 """The label of a position that no loss judges: transformers' own."""
 
@@ -115,7 +119,7 @@ class OptimiserSettings(BaseModel):
             "learning_rate": self.learning_rate,
             "remove_unused_columns": False,
             **of_machine(self.precision),
-            "logging_steps": 1,  # means over several steps would depend on where a resumed training began
+            **EVERY_LOSS,
             "save_strategy": "steps",
             "save_steps": self.save_every,
             "save_total_limit": 2,  # the older goes only once the newer is whole
@@ -267,6 +271,7 @@ def run(
 
     Raises:
         TrainingStopped: `should_stop`, asked after every step, was true; what is done is saved.
+        EngineError: the loss is no number any more.
     """
     from transformers import PrinterCallback, ProgressCallback
 
@@ -311,6 +316,11 @@ def _watch(
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             # The summary at the end speaks of this call alone, which may have resumed.
+            if logs and not math.isfinite(logs.get("loss", 0.0)):  # the same in all processes
+                raise EngineError(
+                    f"step {state.global_step}: the loss is {logs['loss']}, the training has diverged; give a lower "
+                    "learning_rate or a longer warm-up"
+                )
             if logs and "loss" in logs and is_first():
                 kept = {key: value for key, value in logs.items() if logged(key)}
                 if "num_tokens" in logs:  # TRL's sum over all steps, which begins anew where a training resumes

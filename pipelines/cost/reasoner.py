@@ -63,8 +63,9 @@ class Reasoner:
         free, graded = self.calls
         judged = 1 if settings.alignment == "last" else spec.segments
         calls = (spec.segments - judged) * (free + graded) + judged * free
-        flops = (calls + 3 * judged * graded) * self.forward() + 3 * judged * self.head()
-        passes = calls + (1 + assumed.BACKWARD_LAYERS) * judged * graded
+        again = 1 if settings.gradient_checkpointing else 0  # forward once more, in the backward pass
+        flops = (calls + (3 + again) * judged * graded) * self.forward() + 3 * judged * self.head()
+        passes = calls + (1 + again + assumed.BACKWARD_LAYERS) * judged * graded
         return Phase(
             "training",
             trained=rollouts * settings.batch_size * self.cells,
@@ -97,7 +98,9 @@ class Reasoner:
         spec = self.spec
         held = spec.segments if settings.alignment in ("sum", "whole") else 1
         layer = 4 * (10 * spec.hidden_size + 4 * spec.inner_size)
-        activations = settings.batch_size / gpus * self.length * held * self.calls[1] * spec.layers * layer
+        places, blocks = settings.batch_size / gpus * self.length, held * self.calls[1] * spec.layers
+        kept = blocks * 4 * spec.hidden_size + layer if settings.gradient_checkpointing else blocks * layer
+        activations = places * kept
         return 20 * self.parameters + activations + (0 if gpu else assumed.PROCESS_BYTES)
 
     def solving(self, rows: int, gpu: bool) -> float:

@@ -80,9 +80,12 @@ def _change(found: Mapping[str, Any]) -> str:
 
 
 def _lines(found: Mapping[str, Any], what: str, times: float = 1) -> list[Line]:
-    """A curve of each reasoner, numbered from 1."""
-    curves = {name: [times * value for value in _weights(each)[what]] for name, each in found.items()}
-    return [Line(name, range(1, len(values) + 1), values) for name, values in curves.items()]
+    """A curve of each reasoner, numbered from 1; what is not known is left out."""
+    drawn = []
+    for name, each in found.items():
+        known = {place: times * value for place, value in enumerate(_weights(each)[what], 1) if value is not None}
+        drawn.append(Line(name, list(known), list(known.values())))
+    return [line for line in drawn if line.places]
 
 
 def _weights(curves: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.errors import RunError
 from pipelines.files import write_json
 from pipelines.stage import DataStageSettings, Number, StageResult
 from pipelines.training import trained
 from selfrefine.latent.settings import RolloutSettings
-from selfrefine.latent.spec import ReasonerSpec
+from selfrefine.latent.spec import ReasonerSpec, check_alphabet
 
 if TYPE_CHECKING:
     from pipelines.context import StageContext
@@ -42,6 +42,21 @@ class RecurStage(RolloutSettings, DataStageSettings):
     )
     reasoner: ReasonerSpec = Field(ReasonerSpec(), description="what is trained")
 
+    @field_validator("alphabet")
+    @classmethod
+    def _of_cells(cls, alphabet: str | None) -> str | None:
+        if alphabet is not None:
+            check_alphabet(alphabet)
+        return alphabet
+
+    @model_validator(mode="after")
+    def _judged_on_something(self) -> RecurStage:
+        if self.judge_every is not None and self.validation is None:
+            raise ValueError(
+                "judge_every looks at validation data; name a data section in `validation`, or leave it out"
+            )
+        return self
+
     @property
     def sections(self) -> tuple[str, ...]:
         return (*super().sections, *([f"data.{self.validation}"] if self.validation else []))
@@ -63,13 +78,15 @@ class RecurStage(RolloutSettings, DataStageSettings):
         rows = context.rows(self.data)
         alphabet, size = format_of(rows.problems)
         try:
-            config = LatentReasonerConfig(self.alphabet or alphabet, size, **self.reasoner.model_dump())
+            config = LatentReasonerConfig(
+                alphabet if self.alphabet is None else self.alphabet, size, **self.reasoner.model_dump()
+            )
             boards, left_out = boards_of(rows.problems, config, self.symmetry)
         except GridError as error:
             raise RunError(f"data.{self.data}: {error}") from None
 
         problems = context.rows(self.validation).problems if self.validation else ()
-        unseen = self._unseen(problems, config)
+        unseen, missed = self._unseen(problems, config)
 
         def fit(directory: Path, saves: Path, **surroundings: Any) -> dict[str, float | int]:
             reports = {name: surroundings[name] for name in ("on_log", "should_stop", "tracking")}
@@ -79,15 +96,22 @@ class RecurStage(RolloutSettings, DataStageSettings):
         rows_in = len(rows.problems) + sum(rows.left_out.values())
         dropped = {**rows.left_out, **left_out}
         judged = self._judged(context, problems, unseen) if unseen else {}
-        return StageResult(rows_in, len(boards.inputs), dropped, numbers | judged)
+        said = [
+            f"data.{self.validation}: {number} of {len(problems)} boards are left out of the validation: {reason}"
+            for reason, number in missed.items()
+        ]
+        return StageResult(rows_in, len(boards.inputs), dropped, numbers | judged, warnings=said)
 
-    def _unseen(self, problems: Sequence[Problem], config: LatentReasonerConfig) -> Boards | None:
+    def _unseen(
+        self, problems: Sequence[Problem], config: LatentReasonerConfig
+    ) -> tuple[Boards | None, Mapping[str, int]]:
+        """The validation boards, and how many were left out for which reason."""
         from selfrefine.latent.grids import GridError, boards_of
 
         if self.validation is None:
-            return None
+            return None, {}
         try:
-            return boards_of(problems, config)[0]
+            return boards_of(problems, config)
         except GridError as error:
             raise RunError(f"data.{self.validation}: {error}") from None
 
@@ -97,7 +121,7 @@ class RecurStage(RolloutSettings, DataStageSettings):
 
         count = self.reasoner.segments * self.beyond
         found = curves(context.directory / "checkpoint", unseen, count)
-        shown = said(context.directory / "checkpoint", problems[:SHOWN], count)
+        shown = said(context.directory / "checkpoint", problems, count, SHOWN)
         write_json(
             context.directory / CURVES_FILE, {"segments": self.reasoner.segments, "curves": found, "boards": shown}
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from selfrefine.latent.config import LatentReasonerConfig
 
@@ -45,7 +46,7 @@ def truncated_normal(tensor: Tensor, std: float) -> Tensor:
     return filled
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(GradientCheckpointingLayer):  # type: ignore[misc]
     """z ← rms(z + attention(z)); z ← rms(z + swiglu(z))."""
 
     def __init__(self, config: LatentReasonerConfig) -> None:

@@ -38,7 +38,8 @@ class Boards:
     ) -> tuple[Tokens, Tokens]:
         """The rows of one process in rollout `rollout`, a function of the arguments alone.
 
-        Every epoch has its own order; the rows that fill no batch at its end are left out of it.
+        Those of all processes are together the batch of one. Every epoch has its own order; the rows that fill no
+        batch at its end are left out of it.
         """
         rows = self.rows_of(batch_size, processes)
         if rows == 0:
@@ -46,9 +47,9 @@ class Boards:
         epoch, number = divmod(rollout, len(self.inputs) // rows)
         order = np.random.default_rng(seed64("epoch", seed, epoch)).permutation(len(self.inputs))
         share = rows // processes
-        start = number * rows + process * share
-        chosen = order[start : start + share]
+        chosen = order[number * rows : (number + 1) * rows]
         inputs, labels = self.inputs[chosen], self.labels[chosen]
-        if self.copy is None:
-            return inputs, labels
-        return self.copy(inputs, labels, np.random.default_rng(seed64("copies", seed, rollout, process)))
+        if self.copy is not None:
+            inputs, labels = self.copy(inputs, labels, np.random.default_rng(seed64("copies", seed, rollout)))
+        part = slice(process * share, (process + 1) * share)
+        return inputs[part], labels[part]

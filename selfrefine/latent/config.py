@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 from transformers import PreTrainedConfig
 
-from selfrefine.latent.spec import ReasonerSpec
+from selfrefine.latent.spec import ReasonerSpec, check_alphabet
 
 
 class LatentReasonerConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -44,8 +44,7 @@ class LatentReasonerConfig(PreTrainedConfig):  # type: ignore[misc]
         given = {name: values.pop(name) for name in ReasonerSpec.model_fields if name in values}
         values.pop("vocab_size", None)  # follows from the alphabet
         super().__init__(**values)
-        if not alphabet or len(set(alphabet)) < len(alphabet) or any(map(str.isspace, alphabet)):
-            raise ValueError(f"alphabet {alphabet!r}: one or more characters, all different, no white space")
+        check_alphabet(alphabet)
         if seq_len < 1:
             raise ValueError(f"seq_len is 1 or more, not {seq_len}")
         self.alphabet, self.seq_len, self.vocab_size = alphabet, seq_len, len(alphabet) + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from selfrefine.latent.boards import Boards
-from selfrefine.latent.grids import GridError, decode, encode
+from selfrefine.latent.grids import GridError, boards_of, decode
 from selfrefine.latent.model import LatentReasoner, load_reasoner
 from selfrefine.latent.solve import solve
 from tasks.problem import Problem
@@ -28,11 +29,11 @@ def accuracy(model: LatentReasoner, boards: Boards, count: int) -> list[float]:
     return torch.cat(right, 1).double().mean(1).tolist()
 
 
-def curve(model: LatentReasoner, boards: Boards, count: int) -> dict[str, list[float]]:
+def curve(model: LatentReasoner, boards: Boards, count: int) -> dict[str, list[float | None]]:
     """What stands at each of `count` alignments.
 
     `accuracy`: the share of boards that are right. `settled`, from the second on: the share whose answer is that of the
-    alignment before. `change`: the mean relative change of the estimate, for each update.
+    alignment before. `change`: the mean relative change of the estimate, for each update; None from an estimate of 0.
     """
     right, settled, changes = [], [], []
     for inputs, labels in _batches(model, boards):
@@ -44,20 +45,25 @@ def curve(model: LatentReasoner, boards: Boards, count: int) -> dict[str, list[f
     return {
         "accuracy": torch.cat(right, 1).double().mean(1).tolist(),
         "settled": torch.cat(settled, 1).double().mean(1).tolist(),
-        "change": torch.cat(changes, 1).double().mean(1).tolist(),
+        "change": [value if isfinite(value) else None for value in torch.cat(changes, 1).double().mean(1).tolist()],
     }
 
 
-def said(checkpoint: Path, problems: Sequence[Problem], count: int) -> list[dict[str, Any]]:
-    """`question`, `answer` and what was `said` at each alignment, as texts; what is no grid is left out."""
+def said(checkpoint: Path, problems: Sequence[Problem], count: int, most: int) -> list[dict[str, Any]]:
+    """`question`, `answer` and what was `said` at each alignment, as texts, of the first `most` boards.
+
+    What is no board with an answer of its size is left out.
+    """
     model = load_reasoner(str(checkpoint))
-    found = []
+    found: list[dict[str, Any]] = []
     for problem in problems:
+        if len(found) == most:
+            break
         try:
-            ids = torch.from_numpy(encode(problem.question, model.config))[None]
+            boards, _ = boards_of([problem], model.config)
         except GridError:
             continue
-        answers = solve(model, ids, count).answers[:, 0].tolist()
+        answers = solve(model, torch.from_numpy(boards.inputs), count).answers[:, 0].tolist()
         texts = [decode(tokens, problem.question, model.config) for tokens in answers]
         found.append({"question": problem.question, "answer": problem.answer, "said": texts})
     return found

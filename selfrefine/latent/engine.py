@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -33,9 +32,9 @@ class LatentEngine:
             raise EngineError(f"engine.early_stop: {error}") from None
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
-        """Streams in the order of `requests`; boards of one size share a batch. Nothing is drawn: seeds do not count.
+        """Streams in the order of `requests`. Nothing is drawn: seeds do not count.
 
-        A token of the completion is a cell. `finish` is `error` for a text that is no grid of this model.
+        A token of the completion is a cell. `finish` is `error` for a text that is no board as in training.
         """
         yield from in_order(self._done(requests))
 
@@ -59,16 +58,14 @@ class LatentEngine:
                 boards[i] = self._board(request)
             except GridError as error:
                 yield i, Generation(request.id, "", (), "error", 0, str(error))
-        size = self._settings.batch_size
-        for _, same in groupby(sorted(boards, key=lambda i: len(boards[i])), lambda i: len(boards[i])):
-            members = list(same)
-            for start in range(0, len(members), size):
-                batch = members[start : start + size]
-                ids = torch.stack([boards[i] for i in batch]).to(self._model.device)
-                answers = solve(self._model, ids, self._settings.segments, self._rule).answers[-1].tolist()
-                for i, tokens in zip(batch, answers, strict=True):
-                    text = decode(tokens, requests[i].messages[-1]["content"], self._model.config)
-                    yield i, Generation(requests[i].id, text, tuple(tokens), "stop", len(tokens))
+        size, members = self._settings.batch_size, list(boards)
+        for start in range(0, len(members), size):
+            batch = members[start : start + size]
+            ids = torch.stack([boards[i] for i in batch]).to(self._model.device)
+            answers = solve(self._model, ids, self._settings.segments, self._rule).answers[-1].tolist()
+            for i, tokens in zip(batch, answers, strict=True):
+                text = decode(tokens, requests[i].messages[-1]["content"], self._model.config)
+                yield i, Generation(requests[i].id, text, tuple(tokens), "stop", len(tokens))
 
     def _board(self, request: Request) -> torch.Tensor:
         if len(request.messages) > 1:

@@ -15,7 +15,7 @@ from selfrefine.latent.model import LatentReasoner
 from selfrefine.latent.precision import bfloat16_products
 from selfrefine.latent.settings import RolloutSettings
 from selfrefine.tracking import Tracking
-from selfrefine.training import last_save, of_machine, on_one_device, run, step_of
+from selfrefine.training import EVERY_LOSS, last_save, of_machine, on_one_device, run, step_of
 
 _LOGGED = frozenset({"loss", "accuracy", "learning_rate", "segment", "rollouts", "boards_seen"})
 
@@ -50,7 +50,7 @@ def train_reasoner(
     length = settings.rollout_steps(config.segments)
     settings.check_steps(config.segments)
     size, highest = boards.inputs.shape[1], max(boards.inputs.max(), boards.labels.max())
-    if size > config.seq_len or highest >= config.vocab_size:
+    if size != config.seq_len or highest >= config.vocab_size:
         raise ValueError(
             f"boards of {size} cells with tokens up to {highest}; the model reads {config.seq_len} cells with tokens "
             f"up to {config.vocab_size - 1}"
@@ -71,7 +71,8 @@ def train_reasoner(
         warmup_steps=settings.warmup_steps,
         max_grad_norm=0.0,
         **of_machine("float32" if products else settings.precision),
-        logging_steps=1,
+        **EVERY_LOSS,
+        gradient_checkpointing=settings.gradient_checkpointing,
         save_strategy="steps",
         save_steps=settings.save_every * length,
         save_total_limit=2,

@@ -30,10 +30,13 @@ def encode(text: str, config: LatentReasonerConfig) -> Tokens:
 
 
 def read_board(text: str, image: str | None, config: LatentReasonerConfig) -> Tokens:
-    """(S,): the tokens of what a reasoner is asked. Raises `GridError` for what it cannot read."""
+    """(S,): the tokens of what a reasoner is asked. Raises `GridError` for what it has not learnt to read."""
     if image is not None:
         raise GridError("a recurrent reasoner reads no images")
-    return encode(text, config)
+    tokens = encode(text, config)
+    if len(tokens) < config.seq_len:
+        raise GridError(f"a grid of {len(tokens)} cells; this model was trained on {config.seq_len}")
+    return tokens
 
 
 def decode(tokens: Sequence[int], question: str, config: LatentReasonerConfig) -> str:
@@ -87,6 +90,8 @@ def _copies(symmetry: str, config: LatentReasonerConfig, cells: int) -> Copy | N
     if side * side != cells:
         raise GridError(f"boards of {cells} cells are no squares; copies are made of squares: symmetry: none")
     if symmetry == "maze":
+        if missing := [sign for sign in "SG" if sign not in config.alphabet]:
+            raise GridError(f"symmetry: maze: alphabet {config.alphabet!r} has no {' and no '.join(missing)}")
         return lambda inputs, labels, draw: symmetries.turned_copies(inputs, labels, side, draw)
     blank = [cell for cell in config.alphabet if not "1" <= cell <= "9"]
     digits = {cell for cell in config.alphabet if "1" <= cell <= "9"}

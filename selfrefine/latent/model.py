@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from engines.base import EngineError
@@ -43,6 +42,9 @@ class LatentReasoner(PreTrainedModel):  # type: ignore[misc]
     base_model_prefix = ""
     main_input_name = "input_ids"
     _supports_sdpa = True
+
+    _input_embed_layer = "embedding"
+    supports_gradient_checkpointing = True
 
     def __init__(self, config: LatentReasonerConfig) -> None:
         super().__init__(config)
@@ -82,6 +84,8 @@ class LatentReasoner(PreTrainedModel):  # type: ignore[misc]
         """
         batch, length = input_ids.shape
         config = self.config
+        if not input_ids.numel():
+            raise ValueError(f"an input of shape {(batch, length)} is empty")
         if length > config.seq_len:
             raise ValueError(f"an input of {length} tokens; this model reads {config.seq_len} at most")
         low, high = int(input_ids.min()), int(input_ids.max())
@@ -97,7 +101,6 @@ class LatentReasoner(PreTrainedModel):  # type: ignore[misc]
         first: int = 0,
         count: int | None = None,
         cut: bool = True,
-        **others: Any,
     ) -> ReasonerOutput:
         """`count` segments from number `first` on; all that are left unless given.
 
@@ -107,15 +110,26 @@ class LatentReasoner(PreTrainedModel):  # type: ignore[misc]
             state: where the segment before ended; fresh unless given.
             cut: False lets the gradient through from segment to segment.
 
-        Raises `ValueError` for an input that is longer than `seq_len` or has a token that is none.
+        Raises `ValueError` for an input that is empty, longer than `seq_len` or has a token that is none, for labels of
+        another shape, and for no segment at all.
         """
         last = self.config.segments if count is None else first + count
+        if first < 0 or last <= first:
+            raise ValueError(
+                f"segments {first} to {last - 1}: give count 1 or more; this model has {self.config.segments}"
+            )
+        if labels is not None and labels.shape != input_ids.shape:
+            raise ValueError(f"labels of shape {tuple(labels.shape)} for inputs of shape {tuple(input_ids.shape)}")
         losses = []
         for segment in segments(self, input_ids, range(first, last), state, cut=cut):
             if labels is not None:
                 losses.append(answer_loss(segment.logits, labels, self.config.loss))
             state, logits = segment.state, segment.logits
         return ReasonerOutput(sum(losses) if losses else None, logits, state)
+
+
+AutoConfig.register(LatentReasonerConfig.model_type, LatentReasonerConfig)
+AutoModel.register(LatentReasonerConfig, LatentReasoner)
 
 
 def load_reasoner(checkpoint: str) -> LatentReasoner:

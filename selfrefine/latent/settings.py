@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import torch
 
     from selfrefine.latent.model import LatentReasoner
+
+
+Average = Annotated[float, Field(ge=0, lt=1)]
+"""Decay of a moving average."""
 
 
 class RolloutSettings(BaseModel):
@@ -28,7 +32,7 @@ class RolloutSettings(BaseModel):
     optimiser: Literal["adam_atan2", "adamw"] = Field(
         "adam_atan2", description="adam_atan2: arXiv 2407.05872, which needs no epsilon"
     )
-    betas: tuple[float, float] = Field((0.9, 0.95), description="of the optimiser's two averages")
+    betas: tuple[Average, Average] = Field((0.9, 0.95), description="of the optimiser's two averages")
     weight_decay: float = Field(1.0, ge=0, description="times the learning rate")
     alignment: Literal["step", "sum", "last", "whole"] = Field(
         "step",
@@ -60,6 +64,9 @@ class RolloutSettings(BaseModel):
         "auto",
         description="of the updates; auto: bfloat16 on a GPU that computes in it, float32 elsewhere. On a CPU "
         "bfloat16 is for matrix products alone",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="keep each block's input alone and compute the rest again in the backward pass"
     )
     compile: bool = Field(False, description="compile the update rule with torch.compile")
     judge_every: int | None = Field(

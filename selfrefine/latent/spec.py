@@ -17,6 +17,12 @@ PAPER: dict[str, dict[str, int]] = {
 _OF_PAPER = "; that of the rule's paper unless given"
 
 
+def check_alphabet(alphabet: str) -> None:
+    """Raises `ValueError` for what cannot be the characters of cells."""
+    if not alphabet or len(set(alphabet)) < len(alphabet) or any(map(str.isspace, alphabet)):
+        raise ValueError(f"alphabet {alphabet!r}: one or more characters, all different, no white space")
+
+
 class ReasonerSpec(BaseModel):
     """The defaults are those of SR² on Sudoku-Extreme (arXiv 2510.08222 and its public code)."""
 

@@ -13,6 +13,7 @@ from tasks.columns import ON_THE_HUB, is_local, local_columns
 from tasks.draw import seed64
 from tasks.faults import Faults
 from tasks.problem import Problem, Rows, TaskError
+from tasks.written import ENCODING
 
 _FIELDS = ("question", "answer")
 
@@ -100,7 +101,7 @@ def _file(source: str, split: str) -> tuple[Path, str]:
 
 def _of_csv(path: Path, source: str) -> Iterator[Row | int]:
     """The rows; the line alone of one with another number of fields than the header."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding=ENCODING, newline="") as file:
         reader = csv.reader(file)
         try:
             header = next(reader, [])

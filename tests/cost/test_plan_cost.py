@@ -185,6 +185,12 @@ def test_processes_that_are_launched_are_those_that_train() -> None:
     assert {phase.gpus for phase in works(QUICKSTART, on="8xa100")["generate"].phases} == {1}
 
 
+@pytest.mark.parametrize("recipe", ["sr2-sudoku-extreme", "sr2-maze-hard"])
+def test_recipes_of_published_size_fit_the_gpu_that_they_name(recipe: str) -> None:
+    work = works(Path(f"recipes/{recipe}.yaml"), on="h100")["recur"]
+    assert work.memory is not None and work.memory < 80e9
+
+
 def test_every_device_is_plausible() -> None:
     for each in GPUS.values():
         assert each.bf16 > each.fp32 > 1e12

@@ -99,17 +99,21 @@ def test_images(frozen: bool) -> None:
     assert found == pytest.approx(real, rel=0.05)
 
 
-@pytest.mark.parametrize("recurrence", ["sr2", "plain", "hrm", "trm"])
-def test_reasoner(recurrence: Any) -> None:
+@pytest.mark.parametrize(
+    ("recurrence", "again"), [("sr2", False), ("sr2", True), ("plain", False), ("hrm", False), ("trm", False)]
+)
+def test_reasoner(recurrence: Any, again: bool) -> None:
     sizes = {} if recurrence == "plain" else {"segments": 2, "updates": 3}
     spec = ReasonerSpec.model_validate({"recurrence": recurrence, "hidden_size": 64, "heads": 2, **sizes})
     reasoner = Reasoner(spec, 16, "_1234")
     config = LatentReasonerConfig(alphabet="_1234", seq_len=16, **spec.model_dump())
     assert reasoner.parameters == parameters_of(config)
     model = LatentReasoner(config)
+    if again:
+        model.train().gradient_checkpointing_enable()
     values = torch.ones(3, 16, dtype=torch.long)
     real = counted(model, input_ids=values, labels=values)
-    settings = RolloutSettings(steps=spec.segments, batch_size=3)
+    settings = RolloutSettings(steps=spec.segments, batch_size=3, gradient_checkpointing=again)
     found = reasoner.trained(settings, "float32", 1)
     # The counter sees no attention kernel of a CPU: its share is left out of both.
     attention = 4 * spec.layers * 64 * 17

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 
 from engines.base import EngineError, Request
 from engines.settings import LatentSettings
+from selfrefine.latent.boards import Boards
 from selfrefine.latent.config import LatentReasonerConfig
+from selfrefine.latent.curves import curve, said
 from selfrefine.latent.engine import LatentEngine
-from selfrefine.latent.grids import GridError, boards_of, decode, encode, format_of
+from selfrefine.latent.grids import GridError, boards_of, decode, encode, format_of, read_board
 from selfrefine.latent.model import LatentReasoner
 from selfrefine.latent.solve import solve
 from tasks.problem import Problem
@@ -41,6 +44,35 @@ def test_a_text_is_written_back_in_its_own_layout(config: LatentReasonerConfig) 
 def test_other_texts_are_refused(config: LatentReasonerConfig, text: str, said: str) -> None:
     with pytest.raises(GridError, match=said):
         encode(text, config)
+
+
+def test_a_board_of_another_size_than_training_s_is_not_asked(config: LatentReasonerConfig) -> None:
+    assert read_board(GRID, None, config).tolist() == encode(GRID, config).tolist()
+    with pytest.raises(GridError, match="a grid of 4 cells; this model was trained on 16"):
+        read_board("1 2 _ 4", None, config)
+
+
+def test_copies_of_mazes_are_not_made_of_sudokus(config: LatentReasonerConfig) -> None:
+    with pytest.raises(GridError, match="symmetry: maze: alphabet '_1234' has no S and no G"):
+        boards_of([Problem("a", GRID, GRID.replace("_", "2"))], config, "maze")
+
+
+def test_boards_are_shown_that_have_an_answer_of_their_size(reasoner: LatentReasoner, tmp_path: Path) -> None:
+    reasoner.save_pretrained(tmp_path)
+    good = Problem("a", GRID, GRID.replace("_", "2"))
+    rows = [Problem("b", GRID, "1 2 3 4"), good, Problem("c", "one", "two"), good, good]
+    shown = said(tmp_path, rows, 3, most=2)
+    assert [(each["question"], len(each["said"])) for each in shown] == [(GRID, 3), (GRID, 3)]
+    assert all(len(text.split()) == 16 for each in shown for text in (each["answer"], *each["said"]))
+
+
+@pytest.mark.parametrize("recurrence", ["sr2", "plain"])
+def test_the_change_from_an_estimate_of_zero_is_not_known(boards: Boards, recurrence: str) -> None:
+    size = {"layers": 1, "updates": 1, "segments": 1} if recurrence == "plain" else {"updates": 2, "segments": 2}
+    config = LatentReasonerConfig("_1234", 16, hidden_size=32, heads=2, recurrence=recurrence, z_init="zero", **size)
+    changes = curve(LatentReasoner(config), boards, config.segments)["change"]
+    assert changes[0] is None and all(value is not None and value > 0 for value in changes[1:])
+    json.dumps(changes, allow_nan=False)
 
 
 def test_rows_that_are_no_boards_are_counted(config: LatentReasonerConfig) -> None:
@@ -73,13 +105,14 @@ def test_copies_of_token_boards_are_sudokus_with_their_solutions() -> None:
 def test_the_engine_answers_in_order_what_the_model_says(reasoner: LatentReasoner, tmp_path: Path) -> None:
     reasoner.save_pretrained(tmp_path)
     engine = LatentEngine(LatentSettings(batch_size=2, segments=2), str(tmp_path))
-    texts = [GRID, "1 _", GRID[::-1], "what?", "_ 1\n_ _"]
+    texts = [GRID, "1 _", GRID[::-1], "what?", GRID.replace("1", "_")]
     requests = [Request(str(i), [{"role": "user", "content": text}]) for i, text in enumerate(texts)]
     found = list(engine.generate(requests))
     assert [each.id for each in found] == list("01234")
-    assert [each.finish for each in found] == ["stop", "stop", "stop", "error", "stop"]
+    assert [each.finish for each in found] == ["stop", "error", "stop", "error", "stop"]
+    assert found[1].error == "a grid of 2 cells; this model was trained on 16"
     assert found[3].error is not None and "'w' is no cell" in found[3].error
-    for i in (0, 1, 2, 4):
+    for i in (0, 2, 4):
         ids = torch.from_numpy(encode(texts[i], reasoner.config))[None]
         assert found[i].token_ids == tuple(solve(reasoner, ids, 2).answers[-1, 0].tolist())
     with pytest.raises(EngineError, match="teacher-forced"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModel
 
 from selfrefine.latent.block import TransformerBlock
 from selfrefine.latent.boards import Boards
@@ -189,6 +191,29 @@ def test_tokens_that_are_none_are_refused(reasoner: LatentReasoner) -> None:
         solve(reasoner, torch.tensor([[1, 6, 2]]))
     with pytest.raises(ValueError, match="tokens from -100 to 2"):
         reasoner(torch.tensor([[1, -100, 2]]))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"count": 0}, "segments 0 to -1: give count 1 or more; this model has 4"),
+        ({"first": 4}, "segments 4 to 3"),
+        ({"labels": torch.ones(1, 15, dtype=torch.long)}, r"labels of shape \(1, 15\) for inputs of shape \(1, 16\)"),
+    ],
+)
+def test_what_no_segment_can_do_is_refused(reasoner: LatentReasoner, how: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        reasoner(torch.ones(1, 16, dtype=torch.long), **how)
+    with pytest.raises(ValueError, match=r"an input of shape \(0, 16\) is empty"):
+        reasoner(torch.ones(0, 16, dtype=torch.long))
+
+
+def test_transformers_knows_a_reasoner(reasoner: LatentReasoner, tmp_path: Path) -> None:
+    reasoner.save_pretrained(tmp_path)
+    found = AutoModel.from_pretrained(tmp_path)
+    x = torch.ones(2, 16, dtype=torch.long)
+    assert isinstance(found, LatentReasoner) and torch.equal(found(x).logits, reasoner(x).logits)
+    assert found.get_input_embeddings() is found.embedding
 
 
 def test_a_longer_input_is_refused(reasoner: LatentReasoner) -> None:

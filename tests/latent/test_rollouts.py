@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from benchmarks.plain_reasoner import train, weights_of
+from engines.base import EngineError
+from selfrefine.latent.block import Rotation, TransformerBlock
 from selfrefine.latent.boards import Boards
 from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.curves import curve
@@ -156,7 +158,43 @@ def test_copies_are_drawn_anew_for_every_rollout_and_again_for_the_same_one(boar
     copied = Boards(boards.inputs, boards.labels, shift)
     first, again, later = (copied.batch(rollout, 40, 0)[0].max() for rollout in (0, 0, 1))
     assert first == again != later
-    assert copied.batch(0, 40, 0, 0, 2)[0].max() != copied.batch(0, 40, 0, 1, 2)[0].max()
+
+
+def test_batches_of_several_processes_are_together_that_of_one(boards: Boards) -> None:
+    def stir(inputs: Any, labels: Any, draw: np.random.Generator) -> tuple[Any, Any]:
+        by = draw.integers(0, 2**40, (len(inputs), 1))
+        return inputs + by, labels + by
+
+    for each in (boards, Boards(boards.inputs, boards.labels, stir)):
+        whole = each.batch(3, 12, 5)
+        parts = [each.batch(3, 12, 5, process, 3) for process in range(3)]
+        for side in (0, 1):
+            assert np.array_equal(np.concatenate([part[side] for part in parts]), whole[side])
+
+
+def test_checkpointed_updates_have_the_same_losses(
+    boards: Boards, config: LatentReasonerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plain = _fit(boards, config, tmp_path / "plain")
+    calls = []
+    attention = TransformerBlock._attention
+
+    def counted(block: TransformerBlock, z: torch.Tensor, positions: Rotation) -> torch.Tensor:
+        calls.append(1)
+        return attention(block, z, positions)
+
+    monkeypatch.setattr(TransformerBlock, "_attention", counted)
+    saving = QUICK.model_copy(update={"gradient_checkpointing": True})
+    _, rows = _fit(boards, config, tmp_path / "saving", saving)
+    assert [row["loss"] for row in rows] == [row["loss"] for row in plain]
+    assert len(calls) == 24 * config.updates * 2  # each once more in its backward pass
+
+
+def test_a_training_that_diverges_ends_with_its_step(
+    boards: Boards, config: LatentReasonerConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError, match=r"^step \d: the loss is nan, the training has diverged; give a lower"):
+        _fit(boards, config, tmp_path, QUICK.model_copy(update={"learning_rate": 1e38}))
 
 
 def test_validation_is_looked_at_every_so_many_rollouts_and_changes_nothing(

@@ -79,6 +79,14 @@ def test_a_chain_without_a_model_resumes_and_is_judged(real_children: Any, snaps
         ("stages.recur.steps=10", "stages.recur: steps: 10 is no whole number of rollouts of 3 steps; take 12"),
         ("stages.recur.reasoner.headz=4", "stages.recur.reasoner.headz: unknown key; did you mean `heads`?"),
         ("stages.recur.reasoner.heads=3", "hidden_size 32 must be a multiple of 2 × heads; heads is 3"),
+        (
+            "stages.recur.alphabet=__1234",
+            "stages.recur.alphabet: alphabet '__1234': one or more characters, all different",
+        ),
+        ("stages.recur.betas=[0.9, 1.0]", "stages.recur.betas.1: "),
+        ("data.labelled.side=4.0", "sudoku: side is one of 4, 6, 9, not 4.0"),
+        ("data.labelled.least_empty='6'", "sudoku: least_empty is a whole number, not '6'"),
+        ("data.labelled.unique='no'", "sudoku: unique is true or false, not 'no'"),
         ("stages.recur.validation=validaton", "needs `data.validaton`, which the recipe does not have"),
         (
             "stages=[{kind: tune}]",

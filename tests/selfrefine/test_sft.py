@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import selfrefine.sft as sft
+from engines.base import EngineError
 from engines.checkpoint import is_adapter, load_model, load_processor
 from engines.rendering import Renderer
 from selfrefine.sft import Example, SftSettings, fine_tune
@@ -228,3 +229,11 @@ def test_training_learns_its_examples(
 def test_nothing_to_train_on_is_refused(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no examples"):
         train([], tiny("qwen2_5_vl"), tmp_path, QUICK)
+
+
+def test_a_training_that_diverges_ends_with_its_step(
+    tiny: Callable[[str], Path], examples: list[Example], tmp_path: Path
+) -> None:
+    wild = QUICK.model_copy(update={"learning_rate": 1e30, "trl": {"lr_scheduler_type": "constant", "warmup_steps": 0}})
+    with pytest.raises(EngineError, match=r"^step \d: the loss is (nan|inf), the training has diverged; give a lower"):
+        train(examples, tiny("llava"), tmp_path, wild)
