@@ -97,6 +97,9 @@ def calibrated(outcome: Tensor, values: Tensor, size: int) -> Tensor:
     than 1; a guess at the answer is too high or too low for all rows alike, which only adds noise, and v̄ takes it away.
     Where values have not foretold anything, NaN: a cut there would keep the outcome from the parts before it. The
     slopes come from the rows that they are used for, an error of the order of one in B.
+
+    Of use as baselines, which may be anything that is known when a part begins. As what a part reached they would leave
+    out whatever values do not foretell: the gradient of the parts before a cut is multiplied by about s.
     """
     known = ~values.isnan() & ~outcome.isnan()[:, None]
     found = torch.full_like(values, torch.nan)
@@ -110,16 +113,29 @@ def calibrated(outcome: Tensor, values: Tensor, size: int) -> Tensor:
     return found
 
 
-def telescope(outcome: Tensor, values: Tensor, size: int) -> Tensor:
+def pooled(outcome: Tensor, values: Tensor, branches: int) -> Tensor:
+    """(B,), (B, K) → (B, K): values with the trace's own outcome, one more continuation of each cut, in the mean.
+
+    As true on average as the values, and less noisy.
+    """
+    return (branches * values + outcome[:, None]) / (branches + 1)
+
+
+def telescope(outcome: Tensor, values: Tensor, size: int, baselines: Tensor | None = None) -> Tensor:
     """(B, K + 1): what each segment between two cuts changed in the expected outcome.
 
-    A segment gets the value at its end less the value at its start; the first starts from the mean outcome of the
-    other rows, the last ends in the row's own outcome. So a row's segments sum to outcome − baseline, and those of a
-    wrong row earn credit for a good beginning. A cut without a value joins the segments beside it: both show what the
-    two together changed. NaN in a row whose outcome, or baseline, is not known.
+    A segment gets the value at its end less the baseline at its start, (B, K), which are the same values unless given.
+    The first starts from the mean outcome of the other rows, the last ends in the row's own outcome. So with one set of
+    values a row's segments sum to outcome − baseline, and those of a wrong row earn credit for a good beginning. A cut
+    without a value joins the segments beside it: both show what the two together changed. NaN in a row whose outcome,
+    or first baseline, is not known.
+
+    The gradient is exact on average where `values` are true on average given the trace up to their cut, whatever the
+    baselines, which must not depend on what follows.
     """
-    line = torch.cat([mean_of_others(outcome, size)[:, None], values, outcome[:, None]], dim=1)
-    starts, ends = line[:, :-1].clone(), line[:, 1:].clone()
+    begun = values if baselines is None else baselines
+    starts = torch.cat([mean_of_others(outcome, size)[:, None], begun], dim=1)
+    ends = torch.cat([values, outcome[:, None]], dim=1)
     for k in range(1, starts.shape[1]):
         starts[:, k] = torch.where(starts[:, k].isnan(), starts[:, k - 1], starts[:, k])
     for k in range(ends.shape[1] - 2, -1, -1):

@@ -41,8 +41,8 @@ class StepCredit(BaseModel):
     )
     calibrate: bool = Field(
         True,
-        description="segments, one_step: values are shrunk to what they have foretold of the outcomes of the batch, "
-        "and are compared inside their group",
+        description="segments, one_step: as a baseline a value is shrunk to what it has foretold of outcomes in the "
+        "batch, inside its group; as what a part reached, segments take it with the trace's own outcome in the mean",
     )
     group_filter: Literal["outcome", "none"] = Field(
         "outcome", description="outcome: a group whose answers are all right or all wrong weighs exactly nothing"

@@ -150,12 +150,14 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         wide = torch.nn.functional.pad(mask, (0, width - mask.shape[1]))
         segments = self._gathered(self._segments(places.to(mask.device), wide))
         weight = settings.weight * float(self.reward_weights[self._outcome]) * settings.outcome_max
+        reached = baselines = gathered
         if settings.calibrate:
-            gathered = credit.calibrated(outcome, gathered, size)
-        gained = credit.telescope(outcome, gathered, size)
-        spread = credit.spread(advantages, outcome, gained, segments, size, weight=weight, scale=scale)
-        # Where nothing was learnt about a trace's inside, its advantage stays as it is.
-        return torch.where(gathered.isnan().all(1)[:, None] & (segments >= 0), advantages[:, None], spread)
+            baselines = credit.calibrated(outcome, gathered, size)
+            # A guess is not true on average: on both sides of a cut stands what it foretells.
+            sampled = settings.credit == "segments"
+            reached = credit.pooled(outcome, gathered, settings.branches) if sampled else baselines
+        gained = credit.telescope(outcome, reached, size, baselines)
+        return credit.spread(advantages, outcome, gained, segments, size, weight=weight, scale=scale)
 
     def _values(self, kept: Round, places: Tensor) -> Tensor:
         """(B, K) of local rows: the mean outcome of the branches at each cut; NaN where there are none."""
