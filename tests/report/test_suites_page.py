@@ -307,6 +307,16 @@ def test_unseen_combinations_are_those_of_the_json(suites_run: Path, tmp_path: P
     assert "no split.json of a composable split" in write_report(root).read_text()
 
 
+def test_a_phase_that_no_answer_of_a_checkpoint_came_to_is_left_open(suites_run: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(suites_run, tmp_path / "run"))
+    path = root / "sums" / "eval.json"
+    result = json.loads(path.read_text())
+    del result["checkpoints"][0]["phases"][-1]
+    path.write_text(json.dumps(result))
+    _, *body = Page(write_report(root).read_text()).tables["phases-1"]
+    assert body[0][0][-1] == "–" != body[1][0][-1] and len(body[0][0]) == len(body[1][0])
+
+
 def test_one_suite_is_shown_in_depth(suites_run: Path, tmp_path: Path) -> None:
     """And what an earlier recipe evaluated is no part of the run any more."""
     root = Path(shutil.copytree(suites_run, tmp_path / "run"))
