@@ -84,14 +84,16 @@ def by_hand(
         answers = [of_answer for _, of_answer in rows]
         for place, answer in enumerate(answers):
             whole = (totals[place] - fmean(totals)) / divisor
-            if start + place not in branches:
-                found.append((whole, whole, whole))
-                continue
-            value, others = fmean(branches[start + place]), fmean([*answers[:place], *answers[place + 1 :]])
-            share, worth = answer - fmean(answers), CREDIT * WEIGHTS["graded"] / divisor
+            others, share = fmean([*answers[:place], *answers[place + 1 :]]), answer - fmean(answers)
+            value = fmean(branches[start + place]) if start + place in branches else None
+            worth = CREDIT * WEIGHTS["graded"] / divisor
             if credit == "progress":
-                assert whole > 0 and share > 0, "a row that is not open was branched"
-                first = second = whole + CREDIT * (value - fmean(answers)) / SUCCESS / divisor
+                assert value is None or (whole > 0 and share > 0), "a row that is not open was branched"
+                first = second = whole
+                if value is not None:
+                    first = second = whole + CREDIT * (value - fmean(answers)) / SUCCESS / divisor
+            elif value is None:  # one segment, with the others' mean as its baseline as that of a first one
+                first = second = whole + worth * (answer - others - share)
             else:
                 first = whole + worth * (value - others - share)
                 second = whole + worth * (answer - value - share)
