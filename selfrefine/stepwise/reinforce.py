@@ -221,6 +221,8 @@ def reinforce(
         from selfrefine.diffusion.trainer import MaskedCreditTrainer
 
         check_reads_ahead(model, checkpoint)
+        # Processes make as many passes as their own rows take; buffers, which are constants, would wait for each other.
+        config.ddp_broadcast_buffers = False
         kind = MaskedCreditTrainer
         further = {
             "schedule": settings.diffusion.schedule(settings.max_new_tokens),

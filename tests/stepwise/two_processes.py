@@ -20,6 +20,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from engines.denoising import HIDDEN
 from selfrefine.diffusion.trainer import MaskedCreditTrainer
 from selfrefine.stepwise import trainer as module
 from selfrefine.stepwise.credit import group_mean
@@ -118,7 +119,7 @@ def whole_method(chatting: str, folder: Path) -> dict[str, Any]:
 
 
 def masked_method(masked: str, folder: Path) -> dict[str, Any]:
-    """Several passes before each backward one, rows that end early in one process only, branches."""
+    """Passes before each backward one, fewer in the process whose rows end early, and branches."""
     uids: list[list[int]] = []
     compute = MaskedCreditTrainer._compute_loss
 
@@ -126,7 +127,18 @@ def masked_method(masked: str, folder: Path) -> dict[str, Any]:
         uids.append(inputs["row_uid"].tolist())
         return compute(self, model, inputs)
 
+    sample = MaskedCreditTrainer._run
+
+    def ends_early(self: Any, canvases: Any, guess_at: Any = ()) -> Any:
+        found = sample(self, canvases, guess_at)
+        if not is_first():
+            rows = found[0]
+            rows.ids[:, 3] = min(self._ends)
+            rows.ids[:, 4:], rows.step_map[:, 4:] = self._mask_id, HIDDEN
+        return found
+
     MaskedCreditTrainer._compute_loss = spy  # type: ignore[method-assign]
+    MaskedCreditTrainer._run = ends_early  # type: ignore[method-assign]
     settings = ReinforceSettings.model_validate(
         {
             "steps": 3, "prompts": 3, "group": GROUP, "max_new_tokens": 8, "learning_rate": 3e-3,
