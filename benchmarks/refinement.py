@@ -45,7 +45,10 @@ FEW, MANY = {"least_empty": 4, "most_empty": 7}, {"least_empty": 8, "most_empty"
 
 
 def longer() -> int:
-    """Steps of plain LoRA that take as many layer passes as the loop's: forward, its losses' read-outs included."""
+    """Steps of plain LoRA that take as many layer passes as the loop's: forward, its losses' read-outs included.
+
+    More than as much work, by about a sixth: nothing below the span needs a backward pass in the loop.
+    """
     inside, behind = SPAN[1] - SPAN[0], LAYERS - SPAN[1]
     depths = [depth_at(step, STEPS, DEEPEST) for step in range(STEPS)]
     return round(sum((LAYERS + k * inside + (k - 1) * behind) / LAYERS for k in depths))

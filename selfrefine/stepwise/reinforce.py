@@ -144,6 +144,12 @@ class ReinforceSettings(OptimiserSettings):
         for key in ignored:
             yield f"{key}: the sampler of a masked-diffusion model knows temperature alone; leave it out"
 
+    @property
+    def round_steps(self) -> int:
+        """Optimiser steps that learn from the same completions. A training stops, and is saved, between rounds."""
+        passes = int(self.trl.get("steps_per_generation") or self.accumulate)
+        return int(self.trl.get("num_iterations", 1)) * max(1, passes // self.accumulate)
+
     def rows_of_a_process(self, processes: int) -> int:
         """Completions in one pass of each process. Raises ValueError where they cannot be shared out equally."""
         rows = self.prompts * self.group // self.accumulate
@@ -215,6 +221,8 @@ def reinforce(
         **settings.config(saves, seed),
     )
 
+    # TRL keeps the completions of a round nowhere: a save inside one would go on with new ones.
+    config.save_steps = -(-settings.save_every // settings.round_steps) * settings.round_steps
     kind: type[Any] = StepCreditTrainer
     further: dict[str, Any] = {}
     if masked:
@@ -265,7 +273,10 @@ def reinforce(
         def enough() -> bool:
             return settings.generated_tokens is not None and trainer.generated_tokens >= settings.generated_tokens
 
-        run(trainer, resume, processor, directory, on_log, should_stop, _is_logged, enough, tracking)
+        def at_the_end() -> bool:
+            return should_stop() and trainer.state.global_step % settings.round_steps == 0
+
+        run(trainer, resume, processor, directory, on_log, at_the_end, _is_logged, enough, tracking)
     history = [row for row in trainer.state.log_history if "loss" in row]
     numbers: dict[str, float | int] = {"steps": trainer.state.global_step, "problems": len(problems)}
     for use in settings.rewards:
