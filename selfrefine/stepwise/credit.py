@@ -98,8 +98,8 @@ def calibrated(outcome: Tensor, values: Tensor, size: int) -> Tensor:
     Where values have not foretold anything, NaN: a cut there would keep the outcome from the parts before it. The
     slopes come from the rows that they are used for, an error of the order of one in B.
 
-    Of use as baselines, which may be anything that is known when a part begins. As what a part reached they would leave
-    out whatever values do not foretell: the gradient of the parts before a cut is multiplied by about s.
+    As baselines they may be anything that is known when a part begins. As what a part reached they leave out whatever
+    values do not foretell: the gradient of the parts before a cut is multiplied by about s, and so is its noise.
     """
     known = ~values.isnan() & ~outcome.isnan()[:, None]
     found = torch.full_like(values, torch.nan)

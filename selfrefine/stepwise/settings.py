@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from selfrefine.stepwise.cuts import GAP
 
@@ -39,14 +39,21 @@ class StepCredit(BaseModel):
     gate: Literal["success", "advantage", "none"] = Field(
         "success", description="progress: rows that get credit; advantage is the published rule"
     )
-    calibrate: bool = Field(
-        True,
-        description="segments, one_step: as a baseline a value is shrunk to what it has foretold of outcomes in the "
-        "batch, inside its group; as what a part reached, segments take it with the trace's own outcome in the mean",
+    calibrate: Literal["values", "baselines", "none"] = Field(
+        "values",
+        description="segments, one_step: values are shrunk to what they foretold of the batch's outcomes, inside their "
+        "group. values: wherever they stand, which scales the gradient before a cut down too; baselines: only as what "
+        "a part began from, and what it reached is the mean of branches and the trace's own outcome (segments)",
     )
     group_filter: Literal["outcome", "none"] = Field(
         "outcome", description="outcome: a group whose answers are all right or all wrong weighs exactly nothing"
     )
+
+    @model_validator(mode="after")
+    def _true_on_average(self) -> StepCredit:
+        if self.calibrate == "baselines" and self.credit == "one_step":
+            raise ValueError("calibrate: baselines wants branches, and one_step takes none; give values or none")
+        return self
 
     @property
     def branching(self) -> bool:

@@ -151,11 +151,10 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         segments = self._gathered(self._segments(places.to(mask.device), wide))
         weight = settings.weight * float(self.reward_weights[self._outcome]) * settings.outcome_max
         reached = baselines = gathered
-        if settings.calibrate:
+        if settings.calibrate != "none":
             baselines = credit.calibrated(outcome, gathered, size)
-            # A guess is not true on average: on both sides of a cut stands what it foretells.
-            sampled = settings.credit == "segments"
-            reached = credit.pooled(outcome, gathered, settings.branches) if sampled else baselines
+            whole = settings.calibrate == "values"
+            reached = baselines if whole else credit.pooled(outcome, gathered, settings.branches)
         gained = credit.telescope(outcome, reached, size, baselines)
         return credit.spread(advantages, outcome, gained, segments, size, weight=weight, scale=scale)
 

@@ -185,6 +185,32 @@ def test_branches_resume_the_row_they_are_of(train: Train, monkeypatch: pytest.M
     assert checked > 0
 
 
+def test_what_a_part_reached_is_not_shrunk_where_baselines_alone_are(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw: list[torch.Tensor] = []
+    seen: list[tuple[torch.Tensor, ...]] = []
+    calibrated, telescope = module.credit.calibrated, module.credit.telescope
+
+    def shrink(outcome: Any, values: Any, size: int) -> Any:
+        raw.append(values)
+        return calibrated(outcome, values, size)
+
+    def spy(outcome: Any, values: Any, size: int, baselines: Any) -> Any:
+        seen.append((outcome, values, baselines))
+        return telescope(outcome, values, size, baselines)
+
+    monkeypatch.setattr(module.credit, "calibrated", shrink)
+    monkeypatch.setattr(module.credit, "telescope", spy)
+    train(credit=StepCredit(credit="segments", branches=3, calibrate="baselines"))
+    assert seen and len(seen) == len(raw)
+    for values, (outcome, reached, baselines) in zip(raw, seen, strict=True):
+        assert torch.allclose(reached, (3 * values + outcome[:, None]) / 4, equal_nan=True)
+        assert torch.equal(
+            baselines.isnan() | (baselines == calibrated(outcome, values, 4)), torch.ones_like(baselines) > 0
+        )
+
+
 def test_segments_follow_the_steps_and_their_credit_sums_to_the_outcome(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +222,7 @@ def test_segments_follow_the_steps_and_their_credit_sums_to_the_outcome(
         return original(advantages, outcome, gained, segments, size, **options)
 
     monkeypatch.setattr(module.credit, "spread", spy)
-    train(credit=StepCredit(credit="segments", calibrate=False))
+    train(credit=StepCredit(credit="segments", calibrate="none"))
     assert spreads
     for segments, rest in spreads:
         assert rest.abs().max() < 1e-6

@@ -22,6 +22,7 @@ from selfrefine.stepwise.credit import (
     telescope,
     undecided,
 )
+from selfrefine.stepwise.settings import StepCredit
 
 NAN = float("nan")
 
@@ -300,3 +301,8 @@ def test_the_gradient_of_noisy_values_is_exact_on_average_unless_what_was_reache
         assert apart[0].abs() > 10 and share < 0.6
     else:
         assert apart.abs().max() < 4 and share == pytest.approx(1, abs=0.1)
+
+
+def test_guesses_are_no_branches() -> None:
+    with pytest.raises(ValueError, match="calibrate: baselines wants branches, and one_step takes none"):
+        StepCredit(credit="one_step", calibrate="baselines")

@@ -62,7 +62,7 @@ def test_tokens_are_worth_what_the_rewards_add_up_to(
             return output
 
     chosen = StepCredit(
-        credit=credit, outcome="graded", outcome_max=SUCCESS, weight=CREDIT, branches=3, calibrate=False,
+        credit=credit, outcome="graded", outcome_max=SUCCESS, weight=CREDIT, branches=3, calibrate="none",
         group_filter="none",
     )  # fmt: skip
     train(Spied, scale_rewards=scale, reward_weights=list(WEIGHTS.values()), extra={"step_credit": chosen})
