@@ -278,7 +278,7 @@ def test_under_a_launcher_it_says_in_a_line_that_it_is_one_process(monkeypatch: 
 
 
 def test_a_reasoner_is_asked_grids_that_it_can_read(tmp_path: Path) -> None:
-    config = LatentReasonerConfig(alphabet="_1234", seq_len=16, hidden_size=32, heads=4, updates=2, segments=2)
+    config = LatentReasonerConfig(alphabet="_1234", seq_len=3, hidden_size=32, heads=4, updates=2, segments=2)
     LatentReasoner(config).save_pretrained(tmp_path / "reasoner")
     rows = [{"id": "words", "question": "one?", "answer": "1"}, {"id": "long", "question": "1" * 17, "answer": "1"}]
     image = [{"id": "seen", "question": "1_3", "answer": "123", "image": str(tmp_path / "board.png")}]
