@@ -261,13 +261,15 @@ def run(
     logged: Callable[[str], bool],
     enough: Callable[[], bool] = lambda: False,
     tracking: Tracking | None = None,
+    round_steps: int = 1,
 ) -> None:
     """Trains to the end and writes the checkpoint to `directory`. `on_log` gets the numbers whose names are `logged`.
 
     `processor` is written beside the weights; None for a model that has none.
 
-    The end is the last step, or the one after which `enough` says so. Of several processes the first one logs and
-    writes; the others return when the checkpoint is there.
+    The end is the last step, or the one after which `enough` says so. It stops before between rounds of `round_steps`
+    alone, as long as something that no save holds is needed. Of several processes the first one logs and writes; the
+    others return when the checkpoint is there.
 
     Raises:
         TrainingStopped: `should_stop`, asked after every step, was true; what is done is saved.
@@ -277,7 +279,7 @@ def run(
 
     if tracking and is_first():
         track(trainer, tracking, step_of(resume))
-    trainer.add_callback(_watch(on_log, should_stop, logged, enough))
+    trainer.add_callback(_watch(on_log, should_stop, logged, enough, round_steps))
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     if resume and processes() > 1:
@@ -303,6 +305,7 @@ def _watch(
     should_stop: Callable[[], bool],
     logged: Callable[[str], bool],
     enough: Callable[[], bool],
+    round_steps: int,
 ) -> Any:
     from accelerate.utils import gather_object
     from transformers import TrainerCallback
@@ -332,7 +335,9 @@ def _watch(
             if state.global_step >= state.max_steps or enough():
                 control.should_save = False  # Nothing is left to resume; from such a save Trainer takes a step more.
                 control.should_training_stop = True
-            elif any(gather_object([should_stop()])):  # All stop at the same step, or those that go on would hang.
+                return
+            stop = should_stop() and state.global_step % round_steps == 0
+            if any(gather_object([stop])):  # All stop at the same step, or those that go on would hang.
                 control.should_save = control.should_training_stop = True
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tasks.draw import seed64, split_at, uniform
 from tasks.problem import Problem, Rows, TaskError
+from tasks.whole import is_whole
 
 UNITS = "problems"
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -47,7 +48,7 @@ def check(split: str, numbers: int = 3, largest: int = 100, size: int = 500, see
         ("seed", seed, 0, inf),
     )
     for name, value, least, most in limits:
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        if not is_whole(value) or not least <= value <= most:
             allowed = f"of {least} or more" if most == inf else f"from {least} to {most}"
             raise TaskError(f"countdown: {name} is a whole number {allowed}, not {value!r}")
     return None

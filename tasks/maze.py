@@ -14,6 +14,7 @@ from typing import Any
 from tasks.draw import seed64, split_at, uniform
 from tasks.glance import Glance
 from tasks.problem import Problem, Rows, TaskError
+from tasks.whole import is_whole
 
 UNITS = "problems"
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -44,16 +45,16 @@ def check(
     """Raises `TaskError` for an unknown split or a value that cannot be."""
     if split not in SPLITS:
         raise TaskError(f"maze has no split {split!r}; it has {', '.join(SPLITS)}")
-    if not _whole(side) or not SIDES[0] <= side <= SIDES[1]:
+    if not is_whole(side) or not SIDES[0] <= side <= SIDES[1]:
         raise TaskError(f"maze: side is a whole number from {SIDES[0]} to {SIDES[1]}, not {side!r}")
     if isinstance(density, bool) or not isinstance(density, int | float) or not 0 <= density < 1:
         raise TaskError(f"maze: density is a number from 0 to 1, without 1, not {density!r}")
-    if least_steps is not None and (not _whole(least_steps) or not 1 <= least_steps < side * side):
+    if least_steps is not None and (not is_whole(least_steps) or not 1 <= least_steps < side * side):
         raise TaskError(
             f"maze of side {side}: least_steps is a whole number from 1 to {side * side - 1}, not {least_steps!r}"
         )
     for name, value, least in (("size", size, 1), ("seed", seed, 0)):
-        if not _whole(value) or value < least:
+        if not is_whole(value) or value < least:
             raise TaskError(f"maze: {name} is a whole number of {least} or more, not {value!r}")
     return None
 
@@ -77,10 +78,6 @@ def columns(split: str, **options: Any) -> frozenset[str]:
 def kind_of(steps: int) -> str:
     """The band of lengths that a maze is of."""
     return f"{steps // BAND * BAND}–{steps // BAND * BAND + BAND - 1} steps"
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @lru_cache(8)

@@ -22,6 +22,7 @@ from tasks.gym_entry import unpacked
 from tasks.gym_package import PREFIX, directory, outline
 from tasks.gym_source import SECONDS
 from tasks.problem import Problem, Rows, TaskError
+from tasks.whole import is_whole
 
 UNITS = "problems"
 SPLITS = {"train": (0.0, 0.6), "validation": (0.6, 0.8), "test": (0.8, 1.0)}
@@ -55,7 +56,7 @@ def check(dataset: str, /, split: str, size: int = SIZE, seed: int = 0, **settin
     if split not in SPLITS:
         raise TaskError(f"{PREFIX}{dataset} has no split {split!r}; it has {', '.join(SPLITS)}")
     for name, value, least in (("size", size, 1), ("seed", seed, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not is_whole(value) or value < least:
             raise TaskError(f"{PREFIX}{dataset}: {name} is a whole number of {least} or more, not {value!r}")
     outline(dataset)
     if settings:

@@ -19,6 +19,7 @@ from tasks.draw import seed64, split_at, uniform
 from tasks.kept import kept
 from tasks.problem import Picture, Problem, Rows, TaskError
 from tasks.stamps import BACKGROUNDS, CELLS, FOLDER, SIDES, STAMPS, Placed, Stamp
+from tasks.whole import is_whole
 
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 """The share of all scenes that are of a split."""
@@ -90,7 +91,7 @@ def check(split: str, size: int = 300, seed: int = 0, folder: str = FOLDER) -> s
     if split not in SPLITS:
         raise TaskError(f"scenes has no split {split!r}; it has {', '.join(SPLITS)}")
     for name, value, least in (("size", size, 1), ("seed", seed, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not is_whole(value) or value < least:
             raise TaskError(f"scenes: {name} is a whole number of {least} or more, not {value!r}")
     stamps.check_folder(folder)
     return None

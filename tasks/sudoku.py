@@ -16,6 +16,7 @@ from tasks.draw import seed64, split_at, uniform
 from tasks.glance import Glance
 from tasks.problem import Problem, Rows, TaskError
 from tasks.puzzles.grid import LEVELS, SIDES, full_grid
+from tasks.whole import is_whole
 
 UNITS = "problems"
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -56,15 +57,15 @@ def check(
     """Raises `TaskError` for an unknown split or a value that cannot be."""
     if split not in SPLITS:
         raise TaskError(f"sudoku has no split {split!r}; it has {', '.join(SPLITS)}")
-    if not _is_whole(side) or side not in SIDES:
+    if not is_whole(side) or side not in SIDES:
         raise TaskError(f"sudoku: side is one of {', '.join(map(str, SIDES))}, not {side!r}")
     if not isinstance(unique, bool):
         raise TaskError(f"sudoku: unique is true or false, not {unique!r}")
     for name, given in (("least_empty", least_empty), ("most_empty", most_empty)):
-        if given is not None and not _is_whole(given):
+        if given is not None and not is_whole(given):
             raise TaskError(f"sudoku: {name} is a whole number, not {given!r}")
     for name, value, least in (("size", size, 1), ("seed", seed, 0)):
-        if not _is_whole(value) or value < least:
+        if not is_whole(value) or value < least:
             raise TaskError(f"sudoku: {name} is a whole number of {least} or more, not {value!r}")
     if split_by not in (None, *SPLIT_BY):
         raise TaskError(f"sudoku: split_by is one of {', '.join(SPLIT_BY)}, not {split_by!r}")
@@ -76,10 +77,6 @@ def check(
     if not 1 <= low <= high <= most:
         raise TaskError(f"sudoku of side {side}: 1 ≤ least_empty ≤ most_empty ≤ {most}, not {low!r} and {high!r}")
     return None
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_level(side: int, level: str, split_by: str | None, alone: bool) -> None:

@@ -11,6 +11,7 @@ from eval.stress import boards, images, texts
 from eval.stress.grid import Cell, Grid
 from tasks.problem import Problem, TaskError
 from tasks.puzzles.grid import LEVELS
+from tasks.whole import is_whole
 
 MOST = {"text": texts.SAME_WITH_NUMBERS, "image": len(images.NOISE), "board": len(LEVELS)}
 """The highest severity of what can be stressed."""
@@ -36,8 +37,7 @@ def stress(
     what = of or _kind(problem)
     if what not in MOST:
         raise TaskError(f"stress: `of` is one of {', '.join(MOST)}, not {what!r}")
-    whole = isinstance(severity, int) and not isinstance(severity, bool)
-    if not whole or not 0 <= scope <= 1 or not 0 <= severity <= MOST[what]:
+    if not is_whole(severity) or not 0 <= scope <= 1 or not 0 <= severity <= MOST[what]:
         raise TaskError(
             f"stress of {what}: scope is from 0 to 1, severity from 0 to {MOST[what]}, not {scope}, {severity}"
         )

@@ -78,9 +78,7 @@ class RecurStage(RolloutSettings, DataStageSettings):
         rows = context.rows(self.data)
         alphabet, size = format_of(rows.problems)
         try:
-            config = LatentReasonerConfig(
-                alphabet if self.alphabet is None else self.alphabet, size, **self.reasoner.model_dump()
-            )
+            config = LatentReasonerConfig(self.alphabet or alphabet, size, **self.reasoner.model_dump())
             boards, left_out = boards_of(rows.problems, config, self.symmetry)
         except GridError as error:
             raise RunError(f"data.{self.data}: {error}") from None

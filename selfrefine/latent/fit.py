@@ -91,11 +91,11 @@ def train_reasoner(
     if resume:
         trainer.resume_average(resume)
 
-    def at_the_end() -> bool:
-        return should_stop() and trainer.state.global_step % length == 0
-
     with bfloat16_products() if products else nullcontext():
-        run(trainer, resume, None, directory, on_log, at_the_end, _LOGGED.__contains__, tracking=tracking)
+        run(
+            trainer, resume, None, directory, on_log, should_stop, _LOGGED.__contains__, tracking=tracking,
+            round_steps=length,
+        )  # fmt: skip
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row][-10 * length :]
     return {
         "steps": trainer.state.global_step,

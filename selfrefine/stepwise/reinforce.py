@@ -273,10 +273,10 @@ def reinforce(
         def enough() -> bool:
             return settings.generated_tokens is not None and trainer.generated_tokens >= settings.generated_tokens
 
-        def at_the_end() -> bool:
-            return should_stop() and trainer.state.global_step % settings.round_steps == 0
-
-        run(trainer, resume, processor, directory, on_log, at_the_end, _is_logged, enough, tracking)
+        run(
+            trainer, resume, processor, directory, on_log, should_stop, _is_logged, enough, tracking,
+            settings.round_steps,
+        )  # fmt: skip
     history = [row for row in trainer.state.log_history if "loss" in row]
     numbers: dict[str, float | int] = {"steps": trainer.state.global_step, "problems": len(problems)}
     for use in settings.rewards:

@@ -13,6 +13,7 @@ from tasks.columns import ON_THE_HUB, is_local, local_columns
 from tasks.draw import seed64
 from tasks.faults import Faults
 from tasks.problem import Problem, Rows, TaskError
+from tasks.whole import is_whole
 from tasks.written import ENCODING
 
 _FIELDS = ("question", "answer")
@@ -64,7 +65,7 @@ def problems(
 def check(split: str, source: str, size: int | None, seed: int) -> str | None:
     """Raises `TaskError` for a value that cannot be, and where a local source is missing; a line for one on the hub."""
     for name, value, least in (("size", size, 1), ("seed", seed, 0)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        if value is not None and (not is_whole(value) or value < least):
             raise TaskError(f"{source}: {name} is a whole number of {least} or more, not {value!r}")
     if not Path(source).expanduser().exists() and not is_local(source):
         return ON_THE_HUB.format(source)
