@@ -89,9 +89,9 @@ def _lines(found: Mapping[str, Any], what: str, times: float = 1) -> list[Line]:
 
 
 def _weights(curves: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of the averaged weights, which are what is evaluated, where there are any."""
-    found: Mapping[str, Any] = curves["curves"].get("averaged") or curves["curves"]["raw"]
-    return found
+    """Of the weights that are evaluated: the chosen ones, else the averaged ones, else those of the last step."""
+    found: Mapping[str, Any] = curves["curves"]
+    return next(found[name] for name in ("best", "averaged", "raw") if name in found)
 
 
 def _grids(board: Mapping[str, Any]) -> list[Grid]:

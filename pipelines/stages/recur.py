@@ -55,6 +55,14 @@ class RecurStage(RolloutSettings, DataStageSettings):
             raise ValueError(
                 "judge_every looks at validation data; name a data section in `validation`, or leave it out"
             )
+        if self.keep == "best" and self.judge_every is None:
+            raise ValueError("keep: best chooses among the looks at the validation data; give judge_every")
+        return self
+
+    @model_validator(mode="after")
+    def _copies_of_something(self) -> RecurStage:
+        if self.symmetry_pool is not None and self.symmetry == "none":
+            raise ValueError("symmetry_pool: there are no copies; give symmetry, or leave it out")
         return self
 
     @property

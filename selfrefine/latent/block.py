@@ -19,10 +19,13 @@ def rms(x: Tensor, eps: float) -> Tensor:
     return functional.rms_norm(x.float(), (x.shape[-1],), eps=eps).to(x.dtype)
 
 
-def rotation(length: int, head_size: int, theta: float, device: torch.device) -> Rotation:
-    """cos and sin, (length, head_size) each, of rotary positions 0, 1, … (arXiv 2104.09864), halves side by side."""
+def rotation(length: int, head_size: int, theta: float, device: torch.device, turned: bool = True) -> Rotation:
+    """cos and sin, (length, head_size) each, of rotary positions 0, 1, … (arXiv 2104.09864), halves side by side.
+
+    `turned` False: the positions stay as they are.
+    """
     frequency = theta ** -(torch.arange(0, head_size, 2, device=device, dtype=torch.float32) / head_size)
-    angle = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequency
+    angle = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequency * turned
     angle = torch.cat([angle, angle], 1)
     return angle.cos(), angle.sin()
 

@@ -34,12 +34,12 @@ class Boards:
         return min(batch_size, len(self.inputs)) // processes * processes
 
     def batch(
-        self, rollout: int, batch_size: int, seed: int, process: int = 0, processes: int = 1
+        self, rollout: int, batch_size: int, seed: int, process: int = 0, processes: int = 1, pool: int | None = None
     ) -> tuple[Tokens, Tokens]:
         """The rows of one process in rollout `rollout`, a function of the arguments alone.
 
         Those of all processes are together the batch of one. Every epoch has its own order; the rows that fill no
-        batch at its end are left out of it.
+        batch at its end are left out of it. `pool`: the number of copies of a board, drawn from with the board itself.
         """
         rows = self.rows_of(batch_size, processes)
         if rows == 0:
@@ -50,6 +50,13 @@ class Boards:
         chosen = order[number * rows : (number + 1) * rows]
         inputs, labels = self.inputs[chosen], self.labels[chosen]
         if self.copy is not None:
-            inputs, labels = self.copy(inputs, labels, np.random.default_rng(seed64("copies", seed, rollout)))
+            draw = np.random.default_rng(seed64("copies", seed, rollout))
+            if pool is None:
+                inputs, labels = self.copy(inputs, labels, draw)
+            for row, number in enumerate(draw.integers(0, pool + 1, rows) if pool else ()):
+                if number:
+                    its = np.random.default_rng(seed64("copy", seed, int(chosen[row]), int(number)))
+                    one = slice(row, row + 1)
+                    inputs[one], labels[one] = self.copy(inputs[one], labels[one], its)
         part = slice(process * share, (process + 1) * share)
         return inputs[part], labels[part]

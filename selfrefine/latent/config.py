@@ -28,6 +28,7 @@ class LatentReasonerConfig(PreTrainedConfig):  # type: ignore[misc]
     layers: int
     hidden_size: int
     heads: int
+    positions: Literal["rotary", "learned"]
     rope_theta: float
     rms_norm_eps: float
     prefix_tokens: int

@@ -18,6 +18,8 @@ from tasks.problem import Problem
 
 RAW_FOLDER = "raw"
 """Inside a checkpoint of averaged weights: those of the last step."""
+LAST_FOLDER = "last"
+"""Inside a checkpoint whose weights were chosen: those it would have without a choice."""
 _BATCH = 128
 
 
@@ -77,7 +79,10 @@ def _batches(model: LatentReasoner, boards: Boards) -> Iterator[tuple[Tensor, Te
 
 
 def curves(checkpoint: Path, boards: Boards, count: int) -> dict[str, Any]:
-    """`curve` of a checkpoint's weights, `averaged` or `raw`: both where it has both."""
-    raw = checkpoint / RAW_FOLDER
-    found = {"averaged": checkpoint, "raw": raw} if raw.exists() else {"raw": checkpoint}
+    """`curve` of a checkpoint's weights, `averaged` or `raw`: both where it has both; chosen ones are `best`."""
+    raw, last = checkpoint / RAW_FOLDER, checkpoint / LAST_FOLDER
+    whole = last if last.exists() else checkpoint
+    found = {"averaged": whole, "raw": raw} if raw.exists() else {"raw": whole}
+    if last.exists():
+        found["best"] = checkpoint
     return {name: curve(load_reasoner(str(path)), boards, count) for name, path in found.items()}

@@ -17,7 +17,7 @@ from selfrefine.latent.settings import RolloutSettings
 from selfrefine.tracking import Tracking
 from selfrefine.training import EVERY_LOSS, last_save, of_machine, on_one_device, run, step_of
 
-_LOGGED = frozenset({"loss", "accuracy", "learning_rate", "segment", "rollouts", "boards_seen"})
+_LOGGED = frozenset({"loss", "accuracy", "kept_accuracy", "learning_rate", "segment", "rollouts", "boards_seen"})
 
 
 def train_reasoner(
@@ -37,7 +37,7 @@ def train_reasoner(
 
     A stopped call resumes from its last saved point in `saves` when called again with the same arguments, and ends with
     the same weights. It stops, and saves, at the end of a rollout. `validation` is what `settings.judge_every` looks
-    at; nothing is chosen by it.
+    at, and by which `settings.keep` chooses.
 
     Raises:
         TrainingStopped: `should_stop` was true.

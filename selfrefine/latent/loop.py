@@ -63,7 +63,8 @@ def segments(
     """
     config = model.config
     length = config.prefix_tokens + input_ids.shape[1]
-    positions = rotation(length, config.hidden_size // config.heads, config.rope_theta, input_ids.device)
+    head_size, turned = config.hidden_size // config.heads, config.positions == "rotary"
+    positions = rotation(length, head_size, config.rope_theta, input_ids.device, turned)
     embedded: Tensor | None = None
     state = model.fresh(input_ids) if state is None else state
     for number in numbers:

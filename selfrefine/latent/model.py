@@ -51,6 +51,8 @@ class LatentReasoner(PreTrainedModel):  # type: ignore[misc]
         size = config.hidden_size
         self.embedding = nn.Embedding(config.vocab_size, size)
         self.prefix = nn.Parameter(torch.zeros(config.prefix_tokens, size))
+        learned = config.positions == "learned"
+        self.positions = nn.Embedding(config.prefix_tokens + config.seq_len, size) if learned else None
         self.recurrence = RULES[config.recurrence](config)
         self.head = nn.Linear(size, config.vocab_size, bias=False)
         # Saved with the weights: without it a loaded model is another function.
@@ -74,7 +76,11 @@ class LatentReasoner(PreTrainedModel):  # type: ignore[misc]
     def embed(self, input_ids: Tensor) -> Tensor:
         """(B, S) → (B, P + S, D): the prefix and the tokens, of size 1 in each dimension on average."""
         prefix = self.prefix.expand(len(input_ids), -1, -1)
-        scaled: Tensor = math.sqrt(self.config.hidden_size) * torch.cat([prefix, self.embedding(input_ids)], 1)
+        embedded = torch.cat([prefix, self.embedding(input_ids)], 1)
+        if self.positions is not None:
+            # The sum of two is as large as one.
+            embedded = math.sqrt(0.5) * (embedded + self.positions.weight[: embedded.shape[1]])
+        scaled: Tensor = math.sqrt(self.config.hidden_size) * embedded
         return scaled
 
     def fresh(self, input_ids: Tensor) -> State:

@@ -60,6 +60,12 @@ class RolloutSettings(BaseModel):
         description="train on a symmetric copy of each board, drawn anew each time: digits, bands, rows … of a "
         "sudoku; turns and mirror images of a maze",
     )
+    symmetry_pool: int | None = Field(
+        None,
+        ge=1,
+        description="how many copies of each board there are to draw from, and the board itself, as in the public code "
+        "(1,000); a new one each time unless given",
+    )
     precision: Precision = Field(
         "auto",
         description="of the updates; auto: bfloat16 on a GPU that computes in it, float32 elsewhere. On a CPU "
@@ -74,6 +80,11 @@ class RolloutSettings(BaseModel):
         ge=1,
         description="rollouts between two looks at the validation data with the weights of the step; their "
         "accuracy is in the log. None unless given",
+    )
+    keep: Literal["last", "best"] = Field(
+        "last",
+        description="which weights are the checkpoint; best: those that solved most of the validation data at a look, "
+        "the first of equals, with the last ones beside them in its folder `last`",
     )
     save_every: int = Field(
         50, ge=1, description="rollouts between the points from which a stopped stage resumes", json_schema_extra=INERT

@@ -39,6 +39,11 @@ class ReasonerSpec(BaseModel):
     expansion: float = Field(
         4.0, gt=0, description="width of the gated layer over `hidden_size`, before a factor of 2/3 and rounding up"
     )
+    positions: Literal["rotary", "learned"] = Field(
+        "rotary",
+        description="rotary: turned in attention; learned: a table that is added to the embedded input, and so is read "
+        "where that is (an option of the public code)",
+    )
     rope_theta: float = Field(10_000.0, gt=0, description="base of the rotary positions")
     rms_norm_eps: float = Field(1e-5, gt=0, description="added to mean squares")
     prefix_tokens: int = Field(1, ge=0, description="learnt tokens before the board; the public code has one")

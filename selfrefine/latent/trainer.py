@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from transformers import Trainer, TrainerCallback
 
+from selfrefine.latent.best import Best
 from selfrefine.latent.boards import Boards
-from selfrefine.latent.curves import RAW_FOLDER, accuracy
+from selfrefine.latent.curves import LAST_FOLDER, RAW_FOLDER, accuracy
 from selfrefine.latent.model import LatentReasoner
 from selfrefine.latent.settings import RolloutSettings
 from selfrefine.training import LoadedAlready
@@ -48,6 +49,7 @@ class RolloutTrainer(LoadedAlready, Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = False
         self._carried: tuple[dict[str, Tensor], Any] | None = None
         self.average = None if settings.ema is None else average_of(self.model, settings)
+        self._best = Best(Path(self.args.output_dir)) if settings.keep == "best" else None
         self.add_callback(_RolloutEnd(self))
 
     @property
@@ -115,19 +117,38 @@ class RolloutTrainer(LoadedAlready, Trainer):  # type: ignore[misc]
             logs["segment"] = (done - 1) % self.rollout_steps
             logs["rollouts"] = -(-done // self.rollout_steps)
             logs["boards_seen"] = logs["rollouts"] * rows
-            every = self._settings.judge_every
-            if every and self._validation is not None and done % (every * self.rollout_steps) == 0:
+            every, last = self._settings.judge_every, self._best is not None and done == self.state.max_steps
+            if every and self._validation is not None and (last or done % (every * self.rollout_steps) == 0):
                 model = self.accelerator.unwrap_model(self.model)
                 logs["accuracy"] = accuracy(model, self._validation, model.config.segments)[-1]
+                if self._best is not None:
+                    logs["kept_accuracy"] = self._offered(self._best, model, logs["accuracy"])
         super().log(logs, *args, **kwargs)
 
+    def _offered(self, best: Best, model: LatentReasoner, accuracy_of_step: float) -> float:
+        """The accuracy of the best weights of the looks so far, this one's too: of their average where there is one."""
+        assert self._validation is not None
+        if self.average is None:
+            offered, found = model, accuracy_of_step
+        else:
+            offered = cast(LatentReasoner, self.average.module)
+            found = accuracy(offered, self._validation, offered.config.segments)[-1]
+        best.offer(offered, found, self.state.global_step, self.args.should_save)
+        return best.accuracy
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        if _internal_call or self.average is None or output_dir is None:
+        if _internal_call or output_dir is None:
             super().save_model(output_dir, _internal_call)
         elif self.args.should_save:
-            averaged: Any = self.average.module
-            averaged.save_pretrained(output_dir)
-            self.accelerator.unwrap_model(self.model).save_pretrained(Path(output_dir) / RAW_FOLDER)
+            directory, raw = Path(output_dir), self.accelerator.unwrap_model(self.model)
+            last: Any = raw if self.average is None else self.average.module
+            if self._best is None:
+                last.save_pretrained(directory)
+            else:
+                self._best.copy_to(directory)
+                last.save_pretrained(directory / LAST_FOLDER)
+            if self.average is not None:
+                raw.save_pretrained(directory / RAW_FOLDER)
 
     def resume_average(self, save: Path) -> None:
         """Takes the average up from a save."""
@@ -150,7 +171,12 @@ class _Rollouts(torch.utils.data.Dataset[dict[str, Any]]):
             return {"segment": segment}
         args = self._args
         inputs, labels = self._boards.batch(
-            rollout, self._settings.batch_size, args.seed, args.process_index, args.world_size
+            rollout,
+            self._settings.batch_size,
+            args.seed,
+            args.process_index,
+            args.world_size,
+            self._settings.symmetry_pool,
         )
         return {"segment": 0, "input_ids": torch.from_numpy(inputs), "labels": torch.from_numpy(labels)}
 

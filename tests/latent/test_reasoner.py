@@ -31,6 +31,24 @@ def test_published_sizes_whatever_the_number_of_updates() -> None:
     assert LatentReasonerConfig().inner_size == 1536
 
 
+def test_learned_positions_are_a_table_that_is_read_with_the_input(
+    config: LatentReasonerConfig, boards: Boards
+) -> None:
+    """Without rotation attention cannot tell positions apart, and a table of equal rows tells nothing, either."""
+    torch.manual_seed(0)
+    model = LatentReasoner(LatentReasonerConfig(**{**config.to_diff_dict(), "positions": "learned"}))
+    assert model.positions is not None and model.positions.weight.shape == (17, 32)
+    x = torch.from_numpy(boards.inputs[:4])
+    order = torch.randperm(16)
+    embedded = model.embed(x)
+    table, tokens = model.positions.weight[1:], model.embedding(x)
+    torch.testing.assert_close(embedded[:, 1:], 32**0.5 * 0.5**0.5 * (tokens + table))
+    assert not torch.allclose(model(x).logits[:, order], model(x[:, order]).logits, atol=1e-3)
+    with torch.no_grad():
+        model.positions.weight[1:] = model.positions.weight[1]
+    torch.testing.assert_close(model(x).logits[:, order], model(x[:, order]).logits, rtol=1e-4, atol=1e-5)
+
+
 def test_one_block_is_called_for_every_update_and_reads_the_input_in_the_first_segment(
     reasoner: LatentReasoner, boards: Boards, monkeypatch: pytest.MonkeyPatch
 ) -> None:

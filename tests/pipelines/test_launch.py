@@ -79,6 +79,28 @@ def test_two_processes_train_as_one(lora: dict[str, int] | None, real_children: 
     assert "tune: up to date" in again.text, "the number of processes is no reason to train again"
 
 
+def test_two_processes_train_a_reasoner_as_one(real_children: Any, tmp_path: Path) -> None:
+    """Rows, symmetric copies, the carried estimate, the average of the weights, and the best look."""
+    stage = {
+        "kind": "recur", "validation": "validation", "symmetry": "sudoku", "steps": 12, "batch_size": 8,
+        "judge_every": 2, "keep": "best", "warmup_steps": 0,
+        "reasoner": {"hidden_size": 32, "heads": 2, "updates": 2, "segments": 3},
+    }  # fmt: skip
+    puzzles = {"task": "sudoku", "most_empty": 7}
+    data = {"labelled": {**puzzles, "size": 20}, "validation": {**puzzles, "split": "validation", "size": 5}}
+    recipe = write(tmp_path, stage, data=data)
+    for runs, further in (("one", []), ("two", [TWO])):
+        done = real_children.trivium("run", recipe, "--runs", tmp_path / runs, *further)
+        assert done.code == 0, done.text
+    one, two = tmp_path / "one/tiny", tmp_path / "two/tiny"
+    assert len(losses(one, "recur")) == 12
+    assert losses(two, "recur") == pytest.approx(losses(one, "recur"), rel=1e-4)
+    for folder in ("", "last", "raw"):
+        near(weights(one / "recur/checkpoint" / folder), weights(two / "recur/checkpoint" / folder))
+    files = [sorted(str(path.relative_to(run)) for path in run.rglob("*")) for run in (one, two)]
+    assert files[0] == files[1]
+
+
 def test_a_killed_training_goes_on_in_another_number_of_processes(real_children: Any, tmp_path: Path) -> None:
     recipe = write(tmp_path, TUNE)
     assert real_children.trivium("run", recipe, "--runs", tmp_path / "whole").code == 0
