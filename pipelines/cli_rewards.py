@@ -15,9 +15,12 @@ rewards_app = typer.Typer(help="Look at rewards.", no_args_is_help=True)
 @rewards_app.command("list")
 def rewards_list() -> None:
     """All rewards."""
-    from rewards.registry import entries
+    from rewards.registry import entries, is_step_reward
 
-    echo_columns([(each.name, f"version {each.version}", each.summary) for each in entries()])
+    kinds = {True: "step reward", False: "reward", None: ""}
+    echo_columns(
+        [(each.name, kinds[is_step_reward(each.name)], f"version {each.version}", each.summary) for each in entries()]
+    )
 
 
 @rewards_app.command("show")
@@ -27,9 +30,12 @@ def rewards_show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
         from inspect import getdoc
 
         from rewards.registry import entry, load
+        from rewards.steps import takes_steps
 
-        found = entry(name)
-        typer.echo(f"{found.name} (version {found.version}, {found.target})\n\n{getdoc(load(name)) or found.summary}")
+        found, reward = entry(name), load(name)
+        kind = "step reward" if takes_steps(reward) else "reward"
+        about = getdoc(reward) or found.summary
+        typer.echo(f"{found.name} ({kind}, version {found.version}, {found.target})\n\n{about}")
 
 
 @rewards_app.command("check")
@@ -42,7 +48,7 @@ def rewards_check(
         Path | None, typer.Option(metavar="FILE", help="JSONL: columns, and `completion` or `answer`, a right one.")
     ] = None,
 ) -> None:
-    """Try a reward on right, wrong, long and hostile completions. Exit code 1 where it fails."""
+    """Try a reward, or a step reward, on right, wrong, long and hostile completions. Exit code 1 where it fails."""
     with one_line():
         from pipelines.source import parse_assignment
         from pipelines.tables import findings_table
@@ -58,9 +64,10 @@ def rewards_check(
 @rewards_app.command("new")
 def rewards_new(
     reference: Annotated[str, typer.Argument(metavar="FILE.py:FUNCTION", help="Where it is to stand.")],
+    steps: Annotated[bool, typer.Option("--steps", help="One that grades the steps of completions.")] = False,
 ) -> None:
     """Write a reward to begin with, which passes the check."""
     with one_line():
         from rewards.template import write
 
-        typer.echo(f"{write(reference)}\nTry it: trivium rewards check {reference}")
+        typer.echo(f"{write(reference, steps)}\nTry it: trivium rewards check {reference}")

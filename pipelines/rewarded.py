@@ -11,10 +11,16 @@ if TYPE_CHECKING:
     from pipelines.recipe import Recipe
 
 
-def check_reward(recipe: Recipe, data: str, reward: str, key: str, options: Collection[str] = ()) -> Iterator[str]:
-    """Lines on a reward that there is not, or wants a column that the problems of `data` surely lack."""
-    from rewards.contract import RewardError, missing_column
+def check_reward(
+    recipe: Recipe, data: str, reward: str, key: str, options: Collection[str] = (), steps: bool = False
+) -> Iterator[str]:
+    """Lines on a reward that there is not, or wants a column that the problems of `data` surely lack.
+
+    `steps`: it is to grade the steps of completions.
+    """
+    from rewards.contract import STEPS, RewardError, missing_column
     from rewards.registry import columns
+    from rewards.steps import columns_beside_steps, no_step_reward
 
     try:
         wanted = columns(reward, options)
@@ -25,5 +31,10 @@ def check_reward(recipe: Recipe, data: str, reward: str, key: str, options: Coll
         return
     except TaskError:
         return  # a line on the data says so already
+    if wanted is not None and steps:
+        if STEPS not in wanted:
+            yield f"{key}: {no_step_reward(reward)}"
+            return
+        wanted = columns_beside_steps(wanted)
     if wanted is not None and there is not None and (line := missing_column(reward, wanted, OWN_COLUMNS | there)):
         yield f"{key}: {line} (data.{data})"

@@ -6,19 +6,23 @@ import json
 import pickle
 import random
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rewards.contract import Reward, RewardError, columns_of, score
+from rewards.contract import STEPS, RewardError, columns_of, score
 from rewards.pool import Pool, close_shared
 from rewards.registry import load
-from rewards.samples import RIGHT, Row
+from rewards.samples import RIGHT, Row, steps_of
+from rewards.steps import columns_beside_steps, score_steps, takes_steps
 
 SECONDS = 60.0
 """For all checks together; a reward that takes longer is stopped."""
 _LONG = 100_000
+
+Ask = Callable[[Any, Sequence[Row], Sequence[Any], bool], list[Any]]
+"""What a reward says of a trace for each row, a text or a list of its parts; the last: in the form of conversations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,8 @@ def check(
 ) -> list[Finding]:
     """Runs all checks in a process of its own, which is stopped after `seconds`.
 
-    `rows` hold the data's columns, and under `completion` one that is right.
+    `rows` hold the data's columns, and under `completion` one that is right. What takes `steps`, where the rows have no
+    such column, is checked as a step reward; `completion` is then parted behind its sentences and lines.
 
     Raises:
         RewardError: the reward cannot be found or loaded, or there are no rows.
@@ -81,46 +86,76 @@ def rows_of(path: Path) -> list[Row]:
 
 def _all(reference: str, rows: Sequence[Row], options: Mapping[str, Any]) -> list[Finding]:
     reward = load(reference, options)
-    missing = [name for name in columns_of(reward) if any(name not in row for row in rows)]
+    grades_steps = takes_steps(reward) and not any(STEPS in row for row in rows)
+    wanted = columns_beside_steps(columns_of(reward)) if grades_steps else columns_of(reward)
+    missing = [name for name in wanted if any(name not in row for row in rows)]
     if missing:
         there = ", ".join(sorted(set(rows[0]) - {RIGHT})) or "none"
         return [Finding("columns", False, f"it wants {missing[0]!r}, which the rows lack; they have: {there}")]
     try:
-        return list(_findings(reward, rows))
+        return [
+            Finding("columns", True, ", ".join(wanted) or "none needed"),
+            *(_step_findings if grades_steps else _findings)(reward, rows),
+        ]
     except RewardError as error:
         return [Finding("keeps its contract", False, str(error))]
     finally:
         close_shared()
 
 
-def _findings(reward: Reward, rows: Sequence[Row]) -> Iterator[Finding]:
+def _findings(reward: Any, rows: Sequence[Row]) -> Iterator[Finding]:
     right = [str(row[RIGHT]) for row in rows]
     gold = _scores(reward, rows, right)
-    yield Finding("columns", True, ", ".join(columns_of(reward)) or "none needed")
     yield Finding("one score for each completion", True, f"{len(gold)}")
     unscored = sum(value is None for value in gold)
     yield Finding("right answers are scored", not unscored, f"{unscored} of {len(gold)} are None" if unscored else "")
     yield from _ranking(reward, rows, right, gold)
+    yield from _steadiness(_scores, reward, rows, right, gold)
+    yield from _payloads(_scores, reward, rows, lambda text: text)
+
+
+def _step_findings(reward: Any, rows: Sequence[Row]) -> Iterator[Finding]:
+    traces = [steps_of(str(row[RIGHT])) for row in rows]
+    found = _step_scores(reward, rows, traces)
+    values = [value for each in found for value in each]
+    unscored = sum(value is None for value in values)
+    yield Finding("one value for each step", True, f"{len(values)} of {len(found)} completions")
+    yield Finding("some steps have a value", unscored < len(values), f"{unscored} of {len(values)} are None")
+    # What the last part gets may depend on how it ends: the outcome stands in its place.
+    otherwise = [[*parts[:-1], "no such answer"] for parts in traces]
+    longer = [[*parts, "\n", "Wait."] for parts in traces]
+    before = [each[:-1] for each in found]
+    same = all(
+        [each[: len(known)] for each, known in zip(_step_scores(reward, rows, other), before, strict=True)] == before
+        for other in (otherwise, longer)
+    )
+    yield Finding("what follows a step does not matter", same)
+    yield from _steadiness(_step_scores, reward, rows, traces, found)
+    yield from _payloads(_step_scores, reward, rows, lambda text: ["So:\n", text])
+    _step_scores(reward, [rows[0]] * 3, [["a\n"] * 5000, [""], ["", "a", ""]])
+    yield Finding("returns on many steps, and on empty ones", True, "5,000 steps")
+
+
+def _steadiness(
+    ask: Ask, reward: Any, rows: Sequence[Row], traces: Sequence[Any], gold: Sequence[Any]
+) -> Iterator[Finding]:
+    """The same trace gets the same, wherever it stands, in whatever form, and from a copy of the reward."""
     order = list(range(len(rows)))
     random.Random(0).shuffle(order)
-    shuffled = _scores(reward, [rows[i] for i in order], [right[i] for i in order])
+    shuffled = ask(reward, [rows[i] for i in order], [traces[i] for i in order], False)
     yield Finding("order in the batch does not matter", shuffled == [gold[i] for i in order])
-    alone = [_scores(reward, [row], [text])[0] for row, text in zip(rows, right, strict=True)]
+    alone = [ask(reward, [row], [trace], False)[0] for row, trace in zip(rows, traces, strict=True)]
     yield Finding("neighbours in the batch do not matter", alone == gold)
-    yield Finding("same input, same score", _scores(reward, rows, right) == gold)
-    turns = [[{"role": "assistant", "content": text}] for text in right]
-    yield Finding("conversations score as strings do", _scores(reward, rows, turns) == gold)
+    yield Finding("same input, same score", ask(reward, rows, traces, False) == gold)
+    yield Finding("conversations score as strings do", ask(reward, rows, traces, True) == gold)
     try:
         kept = pickle.loads(pickle.dumps(reward))
-        yield Finding("pickles", _scores(kept, rows, right) == gold)
+        yield Finding("pickles", ask(kept, rows, traces, False) == gold)
     except Exception as error:
         yield Finding("pickles", False, f"{type(error).__name__}: {error}")
-    yield from _payloads(reward, rows)
 
 
-def _ranking(
-    reward: Reward, rows: Sequence[Row], right: Sequence[str], gold: Sequence[float | None]
-) -> Iterator[Finding]:
+def _ranking(reward: Any, rows: Sequence[Row], right: Sequence[str], gold: Sequence[float | None]) -> Iterator[Finding]:
     """Right answers score the most there is, and every corrupted one less than its own right one."""
     best = max((value for value in gold if value is not None), default=None)
     level = {value for value in gold if value is not None} == {best}
@@ -141,18 +176,31 @@ def _ranking(
     yield Finding("corrupted answers score less", bool(less), f"{less} of {len(low)} do")
 
 
-def _payloads(reward: Reward, rows: Sequence[Row]) -> Iterator[Finding]:
+def _payloads(ask: Ask, reward: Any, rows: Sequence[Row], trace: Callable[[str], Any]) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as directory:
         flag = Path(directory) / "ran"
         code = f"__import__('pathlib').Path({str(flag)!r}).touch()"
         texts = [code, rf"\boxed{{{code}}}", f"<answer>{code}</answer>", "1" * _LONG, "(" * _LONG, "<answer>" * 5000]
-        row = [rows[0]] * len(texts)
-        _scores(reward, row, texts)
+        ask(reward, [rows[0]] * len(texts), [trace(text) for text in texts], False)
         yield Finding("runs no code of a completion", not flag.exists())
         yield Finding("returns on very long completions", True, f"{_LONG:,} characters")
 
 
-def _scores(reward: Reward, rows: Sequence[Row], completions: Sequence[Any]) -> list[float | None]:
+def _scores(reward: Any, rows: Sequence[Row], texts: Sequence[str], turns: bool = False) -> list[float | None]:
+    return score(reward, [""] * len(rows), _completions(texts, turns), **_columns(rows)).values
+
+
+def _step_scores(
+    reward: Any, rows: Sequence[Row], traces: Sequence[Sequence[str]], turns: bool = False
+) -> list[list[float | None]]:
+    completions = _completions(["".join(parts) for parts in traces], turns)
+    return score_steps(reward, [""] * len(rows), completions, traces, **_columns(rows))
+
+
+def _completions(texts: Sequence[str], turns: bool) -> list[Any]:
+    return [[{"role": "assistant", "content": text}] for text in texts] if turns else list(texts)
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
     names = dict.fromkeys(name for row in rows for name in row if name != RIGHT)
-    columns = {name: [row.get(name) for row in rows] for name in names}
-    return score(reward, [""] * len(rows), completions, **columns).values
+    return {name: [row.get(name) for row in rows] for name in names}

@@ -27,6 +27,10 @@ class Reward(Protocol):
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]: ...
 
 
+STEPS = "steps"
+"""The parameter that makes a function a step reward (`rewards/steps.py`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """`notes`: row -> what was special about it: why it has no score, or why its score is 0 unread (`unparsed`)."""
@@ -84,6 +88,11 @@ def missing_column(name: str, wanted: Iterable[str], there: Collection[str]) -> 
     missing = next((column for column in wanted if column not in there), None)
     if missing is None:
         return None
+    if missing == STEPS:
+        return (
+            f"reward `{name}` takes `{STEPS}`: it is a step reward, which belongs in step_credit.reward of a reinforce "
+            "stage, or wants a column of that name, which the data lack"
+        )
     return f"reward `{name}` wants the column {missing!r}; there are: {', '.join(sorted(there)) or 'none'}"
 
 
@@ -96,9 +105,27 @@ def score(reward: Reward, prompts: Sequence[Any], completions: Sequence[Any], **
         RewardError: a column is missing; it raised; it returned another number of scores, or something that is no
             finite number.
     """
-    name = name_of(reward)
-    if line := missing_column(name, columns_of(reward), columns):
+    name = f"reward `{name_of(reward)}`"
+    if line := missing_column(name_of(reward), columns_of(reward), columns):
         raise RewardError(line)
+    scores, notes = called(name, reward, prompts, completions, columns)
+    if len(scores) != len(completions):
+        raise RewardError(f"{name} returned {len(scores)} scores for {len(completions)} completions")
+    return Scores([value_of(name, each, f"completion {index}") for index, each in enumerate(scores)], notes)
+
+
+def called(
+    name: str,
+    reward: Callable[..., Any],
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    columns: Mapping[str, Any],
+) -> tuple[list[Any], Mapping[int, str]]:
+    """What a reward returned, awaited where it has to be, and its notes; `name`: how messages call it.
+
+    Raises:
+        RewardError: it raised, or returned no list.
+    """
     with _kept_notes() as notes:
         try:
             returned = reward(prompts, completions, **columns)
@@ -106,22 +133,22 @@ def score(reward: Reward, prompts: Sequence[Any], completions: Sequence[Any], **
                 import asyncio
 
                 returned = asyncio.run(_awaited(returned))
-            scores = list(returned)
+            return list(returned), notes
         except RewardError:
             raise
         except (Exception, SystemExit) as error:  # one that exits would end what asks it, without a word
             what = " ".join(str(error).split())[:200]
             raised = f"{type(error).__name__}{_place(error, reward)}"
-            raise RewardError(f"reward `{name}` raised {raised}: {what}") from error
-    if len(scores) != len(completions):
-        raise RewardError(f"reward `{name}` returned {len(scores)} scores for {len(completions)} completions")
-    values: list[float | None] = []
-    for index, each in enumerate(scores):
-        values.append(None if each is None else _finite(each))
-        if each is not None and values[-1] is None:
-            shown = " ".join(repr(each).split())[:200]
-            raise RewardError(f"reward `{name}` returned {shown} for completion {index}; a score is a number or None")
-    return Scores(values, notes)
+            raise RewardError(f"{name} raised {raised}: {what}") from error
+
+
+def value_of(name: str, given: Any, place: str) -> float | None:
+    """A number or None as it was given. Raises `RewardError` where it is neither, or not finite."""
+    value = None if given is None else _finite(given)
+    if given is not None and value is None:
+        shown = " ".join(repr(given).split())[:200]
+        raise RewardError(f"{name} returned {shown} for {place}; a score is a number or None")
+    return value
 
 
 def _finite(given: Any) -> float | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.spelling import did_you_mean
-from rewards.contract import Reward, RewardError, columns_of
+from rewards.contract import STEPS, Reward, RewardError, columns_of
 from tasks.gym_package import PREFIX
 from tasks.problem import CALL_NAMES
 
@@ -170,10 +170,11 @@ def columns(reference: str, options: Collection[str] = ()) -> list[str] | None:
     found = entry(reference)
     if reference in _ENTRIES:
         return [name for name in columns_of(load(reference)) if name not in options]
-    if not is_file(reference):
+    path = _source_of(reference)
+    if path is None:
         return None
-    place, _, attribute = found.target.rpartition(":")
-    for node in ast.parse(Path(place).read_bytes()).body:
+    attribute = found.target.rpartition(":")[2]
+    for node in ast.parse(path.read_bytes()).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == attribute:
             if node.decorator_list:
                 return None  # what is called is not what is written
@@ -184,6 +185,19 @@ def columns(reference: str, options: Collection[str] = ()) -> list[str] | None:
             wanted = [*positional[: len(positional) - len(given.defaults)], *required]
             return [name for name in wanted if name not in {*CALL_NAMES, *options}]
     return None
+
+
+def is_step_reward(reference: str) -> bool | None:
+    """Whether a reward grades steps; None where only a call to `load` would tell. A file is read, and not run."""
+    if reference in _ENTRIES or reference.startswith(PREFIX):
+        return False
+    wanted = columns(reference)
+    return None if wanted is None else STEPS in wanted
+
+
+def short_name(reference: str) -> str:
+    """What a reward is called in logs: the function alone where it is one of a file."""
+    return reference.rpartition(":")[2] if is_file(reference) else reference
 
 
 class FileReward:
@@ -265,6 +279,17 @@ def _module(path: str) -> Any:
         del sys.modules[name]
         raise RewardError(f"{path}: cannot be loaded ({type(error).__name__}: {error})") from error
     return module
+
+
+def _source_of(reference: str) -> Path | None:
+    """The file that a reward of a file or of another package is written in, as far as it can be told unimported."""
+    if is_file(reference):
+        return Path(reference.rpartition(":")[0]).expanduser()
+    point = _points().get(reference)
+    if point is None or point.dist is None:
+        return None
+    path = Path(str(point.dist.locate_file(point.module.replace(".", "/") + ".py")))
+    return path if path.is_file() else None
 
 
 def _points() -> dict[str, EntryPoint]:

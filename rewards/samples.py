@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,6 +48,12 @@ SAMPLES: Mapping[str, Sequence[Row]] = {
     ],
     "vqa_accuracy": [{"answers": ["red"] * 8 + ["dark red"] * 2, RIGHT: "red"}, {"answers": ["2"] * 10, RIGHT: "two"}],
 }
+
+
+def steps_of(completion: str) -> list[str]:
+    """The parts of a completion: its sentences and lines. One that has a single part gets a line before it."""
+    parts = [part for part in re.split(r"(?<=[.!?]\s)|(?<=\n)", completion) if part]
+    return parts if len(parts) > 1 else ["Let me see.\n", *parts]
 
 
 def sample_rows(name: str) -> Sequence[Row]:

@@ -214,7 +214,7 @@ class Estimate:
         mean = self._mean(link.name, settings.max_new_tokens, size)
         images = self._pictured(data, size)
         work = trainings.reinforced(how, settings, prompt, mean, images, self._gpus(settings), self._device)
-        if settings.step_credit.branching and settings.step_credit.credit != "one_step":
+        if settings.step_credit.branching:
             self.notes[f"{link.name}: {assumed.UNDECIDED:.0%} of the groups are undecided, and have branches"] = None
         return self._built(work, link)
 

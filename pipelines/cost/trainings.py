@@ -159,7 +159,7 @@ def _sampling(how: Training, device: Device) -> Precision:
 def _branches(settings: ReinforceSettings) -> float:
     """Completions that begin inside a trace, in one round."""
     credit = settings.step_credit
-    if not credit.branching or credit.credit == "one_step":
+    if not credit.branching:
         return 0.0
     is_open = assumed.UNDECIDED
     if credit.credit == "progress" and credit.gate != "none":

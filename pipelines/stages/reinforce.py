@@ -40,13 +40,21 @@ class ReinforceStage(ReinforceSettings, TrainingSettings):
     def versions(self) -> Mapping[str, Number]:
         from rewards.registry import entry
 
-        return {f"reward {use.name}": entry(use.reward).version for use in self.rewards}
+        versions = {f"reward {use.name}": entry(use.reward).version for use in self.rewards}
+        if (step_reward := self._step_reward) is not None:
+            versions["step reward"] = entry(step_reward).version
+        return versions
 
     def check(self, recipe: Recipe) -> Iterator[str]:
         if self.sampler == "vllm" and (missing := missing_engine(VllmSettings())):
             yield f"stages.{self.name}.sampler: {missing}"
         for use in self.rewards:
             yield from check_reward(recipe, self.data, use.reward, f"{self.name}.rewards", use.options)
+        if (step_reward := self._step_reward) is not None:
+            credit = self.step_credit
+            yield from check_reward(
+                recipe, self.data, step_reward, f"{self.name}.step_credit.reward", credit.options, steps=True
+            )
         if (kind := model_kind(recipe.model)) is not None:
             yield from (f"stages.{self.name}.{line}" for line in self.unfit(masked=kind == "diffusion"))
 
@@ -70,6 +78,10 @@ class ReinforceStage(ReinforceSettings, TrainingSettings):
         numbers = trained(context, self.steps, fit)
         rows_in = len(rows.problems) + sum(rows.left_out.values())
         return StageResult(rows_in, len(rows.problems), rows.left_out, numbers, warnings.lines())
+
+    @property
+    def _step_reward(self) -> str | None:
+        return self.step_credit.reward if self.step_credit.credit == "step_reward" else None
 
     def _messages(self, problem: Problem) -> list[Message]:
         return turns(problem.question + self.suffix, self.system or None)

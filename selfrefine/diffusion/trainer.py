@@ -16,7 +16,7 @@ from engines.denoising import HIDDEN, Canvases, Denoiser, Schedule, completion
 from engines.masked import forward_of
 from selfrefine.diffusion.likelihood import Rows, hide_prompt, in_parts, order_of, token_logprobs
 from selfrefine.stepwise import credit
-from selfrefine.stepwise.settings import Likelihood
+from selfrefine.stepwise.settings import NO_PARTS, Likelihood
 from selfrefine.stepwise.trainer import NO_CUT, Continued, Round, StepCreditTrainer
 from tasks.draw import seed64
 
@@ -39,6 +39,8 @@ class MaskedCreditTrainer(StepCreditTrainer):
             raise ValueError("a masked-diffusion model is sampled by its own loop, not by vLLM; leave use_vllm out")
         if self.max_completion_length != schedule.length:
             raise ValueError(f"a canvas of {schedule.length} tokens, but completions of {self.max_completion_length}")
+        if self.step_credit.credit == "step_reward" and self.step_credit.cut != "block":
+            raise ValueError(f"step credit: {NO_PARTS}")
         self._schedule, self._mask_id = schedule, mask_id
         self._likelihood, self._prompt_masking = likelihood, prompt_masking
         self._ends = end_tokens(self.accelerator.unwrap_model(self.model), self.processing_class)
@@ -116,7 +118,14 @@ class MaskedCreditTrainer(StepCreditTrainer):
         return int((self._canvases.step_map != HIDDEN).sum())
 
     def _cuts(self, kept: Round, row: int) -> list[int]:
-        return self._cut_steps()
+        steps = self._cut_steps()
+        if self.step_credit.credit != "step_reward":
+            return steps
+        return [step for step in steps if self._tokens_before(step) < len(kept.completion_ids[row])]
+
+    def _tokens_before(self, cut: int) -> int:
+        start: int = self._schedule.block(cut).start
+        return start
 
     def _cut_steps(self) -> list[int]:
         """The steps before which a trace may be cut."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import fmean
@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from engines.base import EngineError, Message
 from engines.settings import INERT, BlockSettings
 from rewards.contract import RewardError, columns_of, missing_column
-from rewards.registry import load
-from selfrefine.stepwise.settings import Likelihood, StepCredit
+from rewards.registry import load, short_name
+from rewards.steps import StepReward, columns_beside_steps, load_steps
+from selfrefine.stepwise.settings import NO_PARTS, Likelihood, StepCredit
 from selfrefine.tracking import Tracking
 from selfrefine.training import OWNED_KEYS as COMMON_KEYS
 from selfrefine.training import (
@@ -61,8 +62,7 @@ class RewardUse(BaseModel):
     @property
     def name(self) -> str:
         """What it is called in logs and as `step_credit.outcome`: the function alone where it is one of a file."""
-        place, _, function = self.reward.rpartition(":")
-        return function if place.endswith(".py") else self.reward
+        return short_name(self.reward)
 
 
 class MaskedSettings(BlockSettings):
@@ -122,7 +122,7 @@ class ReinforceSettings(OptimiserSettings):
             raise ValueError(
                 f"step_credit.outcome: no reward is called `{self.step_credit.outcome}`; there are: {there}"
             )
-        if self.step_credit.branching and self.trl.get("multi_objective_aggregation", _SUMMED) != _SUMMED:
+        if self.step_credit.given and self.trl.get("multi_objective_aggregation", _SUMMED) != _SUMMED:
             raise ValueError(
                 f"trl.multi_objective_aggregation: step credit wants {_SUMMED}; leave it out, or give "
                 "step_credit.credit: outcome"
@@ -140,6 +140,8 @@ class ReinforceSettings(OptimiserSettings):
             return
         if self.sampler == "vllm":
             yield "sampler: vllm runs no masked-diffusion models; leave it out"
+        if self.step_credit.credit == "step_reward" and self.step_credit.cut != "block":
+            yield f"step_credit.cut: {NO_PARTS}"
         ignored = [*(["top_p"] if self.top_p < 1 else []), *(f"trl.{key}" for key in _OF_SAMPLING if key in self.trl)]
         for key in ignored:
             yield f"{key}: the sampler of a masked-diffusion model knows temperature alone; leave it out"
@@ -202,6 +204,7 @@ def reinforce(
     for use in settings.rewards:
         if line := missing_column(use.name, columns_of(load(use.reward, use.options)), there):
             raise RewardError(line)
+    step_reward = _step_reward(settings, there)
     processor, model, resume, adapter = begin(checkpoint, saves, settings, dtype, trust_remote_code)
     masked = is_masked(model.config)
     if line := next(settings.unfit(masked), None):
@@ -261,6 +264,7 @@ def reinforce(
             processing_class=processor,
             peft_config=adapter,
             step_credit=settings.step_credit,
+            step_reward=step_reward,
             **further,
         )
 
@@ -288,6 +292,20 @@ def reinforce(
     numbers["generated tokens"] = trainer.generated_tokens
     numbers["branch tokens"] = int(sum(row.get("step_aware/branch_tokens", 0) for row in history))
     return numbers
+
+
+def _step_reward(settings: ReinforceSettings, there: Collection[str]) -> StepReward | None:
+    """The step reward that is asked for. Raises `RewardError` where the data lack a column that it wants."""
+    from selfrefine.stepwise.graded import GradedSteps
+
+    chosen = settings.step_credit
+    if chosen.credit != "step_reward":
+        return None
+    assert chosen.reward is not None
+    found, name = load_steps(chosen.reward, chosen.options), short_name(chosen.reward)
+    if line := missing_column(name, columns_beside_steps(columns_of(found)), there):
+        raise RewardError(line)
+    return GradedSteps(found, name, settings.reward_timeout)
 
 
 def _sampling(sampler: str, make: Callable[[], Any]) -> AbstractContextManager[Any]:

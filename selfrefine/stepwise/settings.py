@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,6 +12,11 @@ from selfrefine.stepwise.cuts import GAP
 Likelihood = Literal["one_step", "blocks", "trajectory", "ar_order"]
 """Estimators of a masked-diffusion model's log-probabilities, by name."""
 
+NO_PARTS = (
+    "step_reward wants the parts of a text, and between any two steps of a masked-diffusion model's sampler there are "
+    "none; give cut: block"
+)
+
 
 class StepCredit(BaseModel):
     """Credit for progress inside a trace, on top of whatever rewards and loss a trainer has.
@@ -18,22 +24,31 @@ class StepCredit(BaseModel):
     `outcome`: none, plain GRPO. `progress`: arXiv 2510.01544, Eq. 5, one number for a whole trace. `segments`: what
     each part between two cuts changed in the expected outcome, for wrong traces too (ours). `one_step`: the same with
     the outcome of a masked-diffusion sampler's guess at the whole answer in place of branches, so without more samples.
+    `step_reward`: the same with what a function of the user's says of each part.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    credit: Literal["outcome", "progress", "segments", "one_step"] = Field(
+    credit: Literal["outcome", "progress", "segments", "one_step", "step_reward"] = Field(
         "segments",
         description="outcome: none; progress: as published; segments: for each part between two cuts; one_step: "
-        "segments by a masked-diffusion model's own guesses",
+        "segments by a masked-diffusion model's own guesses; step_reward: segments by a reward for parts",
     )
+    reward: str | None = Field(
+        None,
+        description="step_reward: what says how good a trace is after each part; a name, an entry point, or "
+        "path/to/file.py:function",
+    )
+    options: Mapping[str, Any] = Field({}, description="step_reward: arguments of that reward")
     outcome: str | None = Field(None, description="the reward that says success; the first one unless given")
     outcome_max: float = Field(1.0, gt=0, description="what that reward gives for success")
-    weight: float = Field(1.0, ge=0, description="of the credit; 0 runs no branch")
-    branches: int = Field(2, ge=1, description="completions sampled from each cut; one_step takes none")
-    cuts: int = Field(1, ge=1, description="places in each trace where branches begin; progress takes one")
+    weight: float = Field(1.0, ge=0, description="of the credit; 0 runs no branch, and asks no step reward")
+    branches: int = Field(2, ge=1, description="segments, progress: completions sampled from each cut")
+    cuts: int = Field(1, ge=1, description="most places at which a trace is cut into parts; progress takes one")
     cut: Literal["block", "uniform"] = Field(
-        "block", description="masked-diffusion models: between which steps of the sampler; uniform: any, as published"
+        "block",
+        description="masked-diffusion models: between which steps of the sampler; uniform: any, as published, which "
+        "leaves no parts of a text for step_reward",
     )
     gap: int = Field(GAP, ge=1, description="autoregressive models: least number of tokens between two cuts")
     gate: Literal["success", "advantage", "none"] = Field(
@@ -41,21 +56,29 @@ class StepCredit(BaseModel):
     )
     calibrate: Literal["values", "baselines", "none"] = Field(
         "values",
-        description="segments, one_step: values are shrunk to what they foretold of the batch's outcomes, inside their "
-        "group. values: wherever they stand, which scales the gradient before a cut down too; baselines: only as what "
-        "a part began from, and what it reached is the mean of branches and the trace's own outcome (segments)",
+        description="segments, one_step, step_reward: values are shrunk to what they foretold of the batch's outcomes, "
+        "inside their group. values: wherever they stand, which scales the gradient before a cut down too; baselines: "
+        "only as what a part began from, and what it reached is the mean of branches and the trace's own outcome "
+        "(segments)",
     )
     group_filter: Literal["outcome", "none"] = Field(
         "outcome", description="outcome: a group whose answers are all right or all wrong weighs exactly nothing"
     )
 
     @model_validator(mode="after")
-    def _true_on_average(self) -> StepCredit:
-        if self.calibrate == "baselines" and self.credit == "one_step":
-            raise ValueError("calibrate: baselines wants branches, and one_step takes none; give values or none")
+    def _possible(self) -> StepCredit:
+        if self.calibrate == "baselines" and self.credit in ("one_step", "step_reward"):
+            raise ValueError(f"calibrate: baselines wants branches, and {self.credit} takes none; give values or none")
+        if self.credit == "step_reward" and self.reward is None:
+            raise ValueError("credit: step_reward wants to know which; give reward: path/to/file.py:function")
         return self
+
+    @property
+    def given(self) -> bool:
+        """Whether parts of a trace get credit at all."""
+        return self.credit != "outcome" and self.weight > 0
 
     @property
     def branching(self) -> bool:
         """Whether any branch is ever run."""
-        return self.credit != "outcome" and self.weight > 0
+        return self.given and self.credit in ("progress", "segments")

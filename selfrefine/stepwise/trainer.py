@@ -17,10 +17,12 @@ from trl import GRPOTrainer
 from trl.data_utils import is_conversational
 from trl.trainer.utils import nanstd
 
-from rewards.contract import score
+from rewards.contract import STEPS, score
+from rewards.steps import StepReward, score_steps
 from selfrefine.stepwise import credit
 from selfrefine.stepwise.branches import Branches, Branching
 from selfrefine.stepwise.cuts import boundaries, draw
+from selfrefine.stepwise.parts import parts
 from selfrefine.stepwise.settings import StepCredit
 
 _EPSILON = 1e-4  # what TRL adds to a standard deviation
@@ -50,13 +52,16 @@ class Round:
 class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPO whose advantages also know which part of a trace made the difference.
 
-    With `credit: outcome`, or weight 0, no branch is run; and without the group filter every bit is TRL's.
+    With `credit: outcome`, or weight 0, no branch is run; and without the group filter every bit is TRL's. Where the
+    credit is `step_reward`, that is the one that is asked.
     """
 
     guesses: ClassVar[bool] = False
     """Whether the sampler guesses at whole answers on its way, as `one_step` wants it."""
 
-    def __init__(self, *args: Any, step_credit: StepCredit, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, step_credit: StepCredit, step_reward: StepReward | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         names = list(self.reward_func_names)
         wanted = step_credit.outcome or names[0]
@@ -66,7 +71,9 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
             raise ValueError(
                 "step credit: one_step wants a masked-diffusion model, whose sampler guesses at the answer"
             )
-        if step_credit.branching and self.multi_objective_aggregation != "sum_then_normalize":
+        if step_credit.credit == "step_reward" and step_reward is None:
+            raise ValueError("step credit: step_reward wants the function itself, under the same name")
+        if step_credit.given and self.multi_objective_aggregation != "sum_then_normalize":
             raise ValueError("step credit: wants multi_objective_aggregation: sum_then_normalize")
         if step_credit.branching and self.temperature == 0:
             raise ValueError("step credit: temperature 0 makes all branches of a cut equal; give one above 0")
@@ -76,7 +83,7 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
             raise ValueError("step credit: tools and rollout_func have turns that cannot be cut; leave them out")
         # TRL 1.16 pads prompts with images on the left, and where their image tokens are on the tokenizer's own side.
         self._tokenizer.padding_side = "left"
-        self.step_credit = step_credit
+        self.step_credit, self._step_reward = step_credit, step_reward
         self._outcome = names.index(wanted)
         self._round: Round | None = None
 
@@ -110,7 +117,7 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         settings, size = self.step_credit, self.num_generations
         outcome = kept.rewards[:, self._outcome] / settings.outcome_max
         advantages = self._gathered(output["advantages"])
-        if settings.branching:
+        if settings.given:
             start = time.perf_counter()
             advantages = self._credited(kept, outcome, advantages, output["completion_mask"])
             self._note("branch_seconds", torch.tensor(time.perf_counter() - start))
@@ -160,10 +167,12 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _values(self, kept: Round, places: Tensor) -> Tensor:
         """(B, K) of local rows: the mean outcome of the branches at each cut; NaN where there are none."""
+        if self.step_credit.credit == "step_reward":
+            return self._rewarded(kept, places)
         wanted = [
             (row, k, int(cut)) for row, cuts in enumerate(places.tolist()) for k, cut in enumerate(cuts) if cut >= 0
         ]
-        most = int(self._gathered(torch.tensor([len(wanted)], device=self.accelerator.device)).max())
+        most = self._most(len(wanted))
         values = torch.full(places.shape, torch.nan)
         if not most:
             return values
@@ -178,6 +187,46 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         for (row, k, _), each in zip(wanted, found, strict=True):
             values[row, k] = torch.tensor([next(scores) for _ in each.completions]).nanmean()
         return values
+
+    def _rewarded(self, kept: Round, places: Tensor) -> Tensor:
+        """(B, K) of local rows: the step reward of each part that ends in a cut; NaN where it is None.
+
+        The last part has none: it ends in the outcome.
+        """
+        assert self._step_reward is not None
+        cuts = [[int(cut) for cut in each if cut != NO_CUT] for each in places.tolist()]
+        wanted = [row for row, each in enumerate(cuts) if each]
+        values = torch.full(places.shape, torch.nan)
+        # As above: a step reward may be a model whose weights are sharded. A filler is a row in one part.
+        most = self._most(len(wanted))
+        if not most:
+            return values
+        rows = wanted + [0] * (most - len(wanted))
+        steps = [
+            parts(kept.completion_ids[row], [self._tokens_before(cut) for cut in cuts[row]], self._decoded)
+            for row in wanted
+        ]
+        steps += [self._decoded([kept.completion_ids[0]])] * (most - len(wanted))
+        columns = self._columns(kept, rows, [kept.completion_ids[row] for row in rows])
+        columns.pop(STEPS, None)
+        prompts = [kept.prompts[row] for row in rows]
+        completions = self._turns(prompts, ["".join(each) for each in steps])
+        found = score_steps(self._step_reward, prompts, completions, steps, **columns)
+        for row, scores in zip(wanted, found, strict=False):
+            known = [torch.nan if value is None else value / self.step_credit.outcome_max for value in scores[:-1]]
+            values[row, : len(known)] = torch.tensor(known)
+        scored = [value for scores in found[: len(wanted)] for value in scores]
+        if scored:
+            self._note("steps_unscored", torch.tensor(sum(value is None for value in scored) / len(scored)))
+        return values
+
+    def _tokens_before(self, cut: int) -> int:
+        """How many tokens of a completion stand before a cut."""
+        return cut
+
+    def _most(self, count: int) -> int:
+        """The largest count of any process."""
+        return int(self._gathered(torch.tensor([count], device=self.accelerator.device)).max())
 
     def _cuts(self, kept: Round, row: int) -> list[int]:
         """Where a local row may be cut."""
@@ -199,26 +248,33 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         """The outcome reward of finished branches, each with its row's columns; NaN where it has no score."""
         if not branches:
             return []
-        completions: list[Any] = self.processing_class.batch_decode(
-            [ids for _, ids in branches], skip_special_tokens=True
-        )
         prompts = [kept.prompts[row] for row, _ in branches]
-        if is_conversational({"prompt": prompts[0]}):
-            completions = [[{"role": "assistant", "content": text}] for text in completions]
-        names = [key for key in kept.inputs[0] if key not in ("prompt", "completion", "completion_ids")]
-        columns = {name: [kept.inputs[row][name] for row, _ in branches] for name in names}
-        found = score(
-            self.reward_funcs[self._outcome],
-            prompts,
-            completions,
-            completion_ids=[ids for _, ids in branches],
-            trainer_state=self.state,
-            log_extra=lambda column, values: None,  # these are no completions of the round that is logged
-            log_metric=lambda name, value: None,
-            **columns,
-        )
+        completions = self._turns(prompts, self._decoded([ids for _, ids in branches]))
+        columns = self._columns(kept, [row for row, _ in branches], [ids for _, ids in branches])
+        found = score(self.reward_funcs[self._outcome], prompts, completions, **columns)
         self._note("branches_unscored", torch.tensor(sum(v is None for v in found.values) / len(found.values)))
         return [float("nan") if value is None else value / self.step_credit.outcome_max for value in found.values]
+
+    def _columns(self, kept: Round, rows: Sequence[int], ids: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """What TRL hands to a reward beside prompts and completions, for completions of these rows."""
+        names = [key for key in kept.inputs[0] if key not in ("prompt", "completion", "completion_ids")]
+        return {
+            **{name: [kept.inputs[row][name] for row in rows] for name in names},
+            "completion_ids": ids,
+            "trainer_state": self.state,
+            "log_extra": lambda column, values: None,  # these are no completions of the round that is logged
+            "log_metric": lambda name, value: None,
+        }
+
+    def _turns(self, prompts: Sequence[Any], texts: Sequence[str]) -> list[Any]:
+        """Completions in the form of their prompts."""
+        if is_conversational({"prompt": prompts[0]}):
+            return [[{"role": "assistant", "content": text}] for text in texts]
+        return list(texts)
+
+    def _decoded(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        texts: list[str] = self.processing_class.batch_decode(ids, skip_special_tokens=True)
+        return texts
 
     def _pieces(self, ids: Sequence[int]) -> list[str]:
         decoded: list[str] = self.processing_class.batch_decode([[each] for each in ids])

@@ -35,6 +35,7 @@ def train(masked: str, tmp_path: Path) -> Train:
         from trl import GRPOConfig
 
         lora, masking = options.pop("lora", False), options.pop("prompt_masking", 0.15)
+        step_reward = options.pop("step_reward", None)
         common = {
             "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 8, "learning_rate": 1e-2,
             "beta": 0.0,
@@ -48,7 +49,7 @@ def train(masked: str, tmp_path: Path) -> Train:
             model=masked, args=config, reward_funcs=[vowels], step_credit=credit, mask_id=MASK,
             peft_config=LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM") if lora else None,
             train_dataset=Dataset.from_dict({"prompt": PROMPTS * 4}), schedule=Schedule(8, 4, 2),
-            likelihood=likelihood, prompt_masking=masking,
+            likelihood=likelihood, prompt_masking=masking, step_reward=step_reward,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
@@ -229,6 +230,40 @@ def test_segments_follow_the_steps_and_their_credit_sums_to_the_outcome(
         assert set(segments.flatten().tolist()) <= {-1, 0, 1}
         # One cut, where the second block of four begins.
         assert (segments[:, :4] <= 0).all() and (segments[:, 4:] != 0).sum() > 0
+
+
+def test_the_parts_that_a_step_reward_is_asked_about_are_blocks(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four tokens; of a row that has ended in its first one there is nothing to be said."""
+    asked: list[list[list[str]]] = []
+    blocks: list[list[str]] = []
+    values = MaskedCreditTrainer._values
+    ended = 0
+
+    def spy(self: Any, kept: Any, places: Any) -> Any:
+        nonlocal ended
+        for row, cut in enumerate(places.flatten().tolist()):
+            ids = list(kept.completion_ids[row])
+            ended += len(ids) <= 4
+            assert cut in (-1, 2) and not (cut == 2 and len(ids) <= 4)
+            if cut == 2:
+                blocks.append(self.processing_class.batch_decode([ids[:4], ids[4:]], skip_special_tokens=True))
+        found = values(self, kept, places)
+        assert torch.allclose(found, torch.where(places == 2, 0.25, torch.nan), equal_nan=True)
+        return found
+
+    def quarter(prompts: Any, completions: Any, steps: Any, **columns: Any) -> Any:
+        asked.append([list(parts) for parts in steps])
+        assert ["".join(parts) for parts in steps] == completions
+        return [[0.25] * len(parts) for parts in steps]
+
+    monkeypatch.setattr(MaskedCreditTrainer, "_values", spy)
+    chosen = {"credit": "step_reward", "reward": "quarter"}
+    found = train(steps=6, credit=StepCredit.model_validate(chosen), step_reward=quarter)
+    assert [parts for call in asked for parts in call] == blocks and len(blocks) > 4
+    assert ended, "no row has ended early"
+    assert not any("step_aware/branch_passes" in row for row in rows_of(found))
+    with pytest.raises(ValueError, match="give cut: block"):
+        train(credit=StepCredit.model_validate({**chosen, "cut": "uniform"}), step_reward=quarter)
 
 
 def test_cuts_fall_between_blocks_or_before_any_step(train: Train) -> None:

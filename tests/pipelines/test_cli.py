@@ -85,7 +85,7 @@ def test_options_are_frozen() -> None:
         "runs diff": ["A", "B", "--all", "--runs"],
         "rewards check": ["REFERENCE", "OVERRIDES", "--data"],
         "rewards list": [],
-        "rewards new": ["REFERENCE"],
+        "rewards new": ["REFERENCE", "--steps"],
         "rewards show": ["NAME"],
         "tasks list": [],
         "tasks show": ["NAME", "OVERRIDES", "--split", "-n"],

@@ -62,6 +62,12 @@ def test_a_sampler_that_is_not_installed_is_a_line_of_the_plan(monkeypatch: pyte
 REWARDS = """
 import time
 
+def steps(prompts, completions, steps, **columns):
+    return [[1.0] * len(parts) for parts in steps]
+
+def coloured(prompts, completions, steps, *, colour, **columns):
+    return [[1.0] * len(parts) for parts in steps]
+
 def raises(prompts, completions, **columns):
     raise KeyError("gold")
 
@@ -119,6 +125,10 @@ def test_a_group_that_cannot_be_split_is_a_line_of_the_plan(real_children: Any, 
     assert_one_line(asked, "prompts 2 × group 3 cannot be split into 4 equal passes")
 
 
+def stepped(reference: str) -> list[str]:
+    return [f"stages.reinforce.step_credit={{credit: step_reward, reward: '{reference}'}}"]
+
+
 ONE_STEP = "stages.reinforce.step_credit.credit=one_step"
 MASKED = "model.build.architecture=masked_llama"
 NO_TENSORS = (2).to_bytes(8, "little") + b"{}"
@@ -128,6 +138,22 @@ EVALUATED = "stages=[{kind: reinforce}, {kind: evaluate, data: labelled}]"
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
+        (
+            ["stages.reinforce.rewards=[{reward: '{folder}/bad.py:steps'}]"],
+            "reinforce.rewards: reward `{folder}/bad.py:steps` takes `steps`: it is a step reward, which belongs in",
+        ),
+        (
+            stepped("exact_match"),
+            "reinforce.step_credit.reward: `exact_match` takes no `steps`: it grades whole completions, and belongs in",
+        ),
+        (stepped("{folder}/bad.py:short"), "reinforce.step_credit.reward: `{folder}/bad.py:short` takes no `steps`"),
+        (stepped("{folder}/bad.py:step"), "defines no `step`; did you mean `steps`?"),
+        (stepped("{folder}/bad.py:coloured"), "wants the column 'colour'; there are: answer, image, kind, question"),
+        (
+            [MASKED, *stepped("{folder}/bad.py:steps"), "stages.reinforce.step_credit.cut=uniform"],
+            "stages.reinforce.step_credit.cut: step_reward wants the parts of a text, and between any two steps of a",
+        ),
+        (["stages.reinforce.step_credit={credit: step_reward}"], "give reward: path/to/file.py:function"),
         ([ONE_STEP], "stages.reinforce.step_credit.credit: one_step wants a masked-diffusion model"),
         ([MASKED, "stages.reinforce.top_p=0.9"], "stages.reinforce.top_p: the sampler of a masked-diffusion model"),
         ([MASKED, "stages.reinforce.trl.top_k=5"], "stages.reinforce.trl.top_k: the sampler"),
@@ -147,17 +173,36 @@ def test_what_the_kind_of_model_cannot_do_is_a_line_of_the_plan(
     tmp_path: Path, overrides: list[str], complaint: str
 ) -> None:
     with pytest.raises(RecipeError) as raised:
+        overrides = [each.replace("{folder}", str(tmp_path)) for each in overrides]
         legs(load_recipe(recipe(tmp_path), overrides), tmp_path / "runs")
+    complaint = complaint.replace("{folder}", str(tmp_path))
     assert complaint in str(raised.value) and "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     "overrides",
     [[], [EVALUATED], [MASKED, ONE_STEP], [MASKED, EVALUATED, ONE_STEP, "engine.kind=diffusion"],
+     stepped("{folder}/bad.py:steps"), [MASKED, *stepped("{folder}/bad.py:steps")],
      [MASKED, "stages.reinforce.top_p=1"], [MASKED, EVALUATED, "engine={kind: endpoint, url: 'http://localhost'}"]],
 )  # fmt: skip
 def test_what_it_can_do_is_planned(tmp_path: Path, overrides: list[str]) -> None:
+    overrides = [each.replace("{folder}", str(tmp_path)) for each in overrides]
     assert legs(load_recipe(recipe(tmp_path), overrides), tmp_path / "runs")
+
+
+def test_a_step_reward_that_has_changed_makes_its_stage_run_again(tmp_path: Path) -> None:
+    def versions(overrides: list[str]) -> Any:
+        (stage,) = load_recipe(recipe(tmp_path), overrides).stages
+        return stage.versions()
+
+    overrides = stepped(f"{tmp_path}/bad.py:steps")
+    before = versions(overrides)
+    assert set(before) == {"reward exact_match", "step reward"}
+    file = tmp_path / "bad.py"
+    stage = load_recipe(recipe(tmp_path), overrides).stages[0]
+    file.write_text(file.read_text() + "# changed\n")
+    assert stage.versions() != before
+    assert set(versions([])) == {"reward exact_match"}
 
 
 @pytest.mark.parametrize("adapted", [False, True])

@@ -39,6 +39,11 @@ def some(prompts, completions, *, letters, **columns):
 def nothing(prompts, completions, **columns):
     return [None] * len(completions)
 
+def so_far(prompts, completions, steps, *, letters, share=1.0, **columns):
+    assert all("".join(parts) == each[-1]["content"] for parts, each in zip(steps, completions))
+    return [[share * any(sign in wanted for sign in "".join(parts[:k + 1])) for k in range(len(parts))]
+            for parts, wanted in zip(steps, letters)]
+
 batches = []
 
 def later(prompts, completions, **columns):
@@ -202,6 +207,42 @@ def test_a_reward_that_wants_another_column_is_named(
     bare = [Problem("0", "what?", "a")]
     with pytest.raises(RewardError, match="wants the column 'letters'; there are: answer, kind, question"):
         reinforce(bare, ask, tiny_text, tmp_path / "out", tmp_path / "saves", settings(rewards), seed=1)
+
+
+def test_a_step_reward_of_a_file_is_asked_with_its_options_and_columns(
+    tiny_text: str, problems: list[Problem], rewards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfrefine.stepwise import trainer as module
+
+    values: list[torch.Tensor] = []
+    rewarded = module.StepCreditTrainer._rewarded
+
+    def spy(self: Any, kept: Any, places: Any) -> Any:
+        values.append(rewarded(self, kept, places))
+        return values[-1]
+
+    monkeypatch.setattr(module.StepCreditTrainer, "_rewarded", spy)
+    monkeypatch.setattr(module, "boundaries", lambda pieces, gap: list(range(1, len(pieces))))
+    credit = {"credit": "step_reward", "reward": f"{rewards}:so_far", "options": {"share": 0.5}, "cuts": 3}
+    chosen = settings(rewards, rewards=[{"reward": f"{rewards}:odd"}], step_credit=credit)
+    plain = [Problem(p.id, p.question, p.answer, columns=p.columns) for p in problems]
+    numbers = reinforce(plain, ask, tiny_text, tmp_path / "out", tmp_path / "saves", chosen, seed=1)
+    assert numbers["steps"] == 6 and numbers["branch tokens"] == 0
+    found = torch.cat(values)
+    assert set(found[~found.isnan()].tolist()) == {0.0, 0.5}
+    for reference, complaint in (
+        ("odd", "takes no `steps`: it grades whole"),
+        ("so_far", "the column 'letters'; there"),
+    ):
+        wrong = settings(rewards, step_credit={"credit": "step_reward", "reward": f"{rewards}:{reference}"})
+        with pytest.raises(RewardError, match=complaint):
+            reinforce(
+                [Problem("0", "what?", "a")] if reference == "so_far" else plain, ask, tiny_text, tmp_path / "wrong",
+                tmp_path / "wrong-saves", wrong.model_copy(update={"rewards": chosen.rewards}), seed=1,
+            )  # fmt: skip
+    with pytest.raises(RewardError, match="`so_far` takes `steps`: it is a step reward, which belongs in step_credit"):
+        misplaced = settings(rewards, rewards=[{"reward": f"{rewards}:so_far"}])
+        reinforce(plain, ask, tiny_text, tmp_path / "wrong", tmp_path / "wrong-saves", misplaced, seed=1)
 
 
 def test_a_prompt_that_leaves_no_room_is_named_before_the_first_step(

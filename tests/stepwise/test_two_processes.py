@@ -57,6 +57,12 @@ def test_unequal_numbers_of_open_rows_make_the_same_calls(seen: Seen) -> None:
     assert any([opened for _, opened in a] != [opened for _, opened in b] for a, b in calls)
 
 
+def test_a_step_reward_is_asked_as_often_and_of_as_many_rows_in_both(seen: Seen) -> None:
+    one, other = (each["stepped"] for each in seen[:2])
+    assert one and [rows for rows, _ in one] == [rows for rows, _ in other]
+    assert [opened for _, opened in one] != [opened for _, opened in other]
+
+
 def test_groups_across_processes_are_those_of_one(seen: Seen) -> None:
     one, other, _ = seen
     for a, b in zip(one["rounds"], other["rounds"], strict=True):

@@ -74,6 +74,19 @@ class Spied(StepCreditTrainer):
         return super()._continued(kept, wanted)
 
 
+def stepped(model: str, folder: Path) -> list[list[int]]:
+    """Of each call of a step reward: how many rows it was asked about, and how many of them have a cut."""
+    calls: list[list[int]] = []
+
+    def reward(prompts: Any, completions: Any, steps: Any, **columns: Any) -> Any:
+        calls.append([len(steps), sum(len(parts) > 1 for parts in steps)])
+        return [[0.5] * len(parts) for parts in steps]
+
+    chosen = StepCredit(credit="step_reward", reward="mine", cuts=2)
+    trained(StepCreditTrainer, model, folder, step_credit=chosen, step_reward=reward)
+    return calls
+
+
 def log_of(trainer: Any) -> list[list[float]]:
     return [[row["loss"], row["grad_norm"]] for row in trainer.state.log_history if "loss" in row]
 
@@ -167,6 +180,7 @@ def main(tiny: str, chatting: str, masked: str, out: str) -> None:
         "weightless": log_of(weightless),
         "credited": log_of(credited),
         "rounds": Spied.rounds,
+        "stepped": stepped(tiny, folder),
         "whole": whole_method(chatting, folder),
         "masked": masked_method(masked, folder),
     }
