@@ -17,7 +17,7 @@ from engines.spelling import did_you_mean
 from eval.extract import Forms, check_forms
 from eval.protocol import NOTHING, Protocol
 from eval.suite import Suite
-from rewards.registry import is_file
+from rewards.files import is_file
 from tasks.columns import FORMATS
 from tasks.problem import Rows, TaskError
 from tasks.registry import check, check_options, load

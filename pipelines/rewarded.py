@@ -11,6 +11,17 @@ if TYPE_CHECKING:
     from pipelines.recipe import Recipe
 
 
+def check_file(reference: str, key: str, what: str) -> Iterator[str]:
+    """A line on a function of a file that there is not."""
+    from rewards.contract import RewardError
+    from rewards.files import written
+
+    try:
+        written(reference, what)
+    except RewardError as error:
+        yield f"{key}: {error}"
+
+
 def check_reward(
     recipe: Recipe, data: str, reward: str, key: str, options: Collection[str] = (), steps: bool = False
 ) -> Iterator[str]:

@@ -137,9 +137,7 @@ def called(
         except RewardError:
             raise
         except (Exception, SystemExit) as error:  # one that exits would end what asks it, without a word
-            what = " ".join(str(error).split())[:200]
-            raised = f"{type(error).__name__}{_place(error, reward)}"
-            raise RewardError(f"{name} raised {raised}: {what}") from error
+            raise RewardError(raised(name, error, reward)) from error
 
 
 def value_of(name: str, given: Any, place: str) -> float | None:
@@ -181,7 +179,13 @@ def raising_row(
     return None
 
 
-def _place(error: BaseException, reward: Reward) -> str:
+def raised(name: str, error: BaseException, function: Callable[..., Any]) -> str:
+    """A line on what a function of the user's raised, `name` for short, and at which line of its own file."""
+    what = " ".join(str(error).split())[:200]
+    return f"{name} raised {type(error).__name__}{_place(error, function)}: {what}"
+
+
+def _place(error: BaseException, reward: Callable[..., Any]) -> str:
     """The deepest line of the reward's own file that the exception came through; empty where there is none."""
     inner = inspect.unwrap(getattr(reward, "func", reward))
     code = getattr(inner, "__code__", None)

@@ -1,23 +1,22 @@
 """Rewards by reference: a registered name, an entry point, or `path/to/file.py:function`.
 
-Nothing is imported before it is asked for, and `sys.path` is never touched.
+Nothing is imported before it is asked for.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 import importlib
-import importlib.util
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.spelling import did_you_mean
+from rewards import files
 from rewards.contract import STEPS, Reward, RewardError, columns_of
+from rewards.files import is_file
 from tasks.gym_package import PREFIX
 from tasks.problem import CALL_NAMES
 
@@ -128,7 +127,8 @@ def entry(reference: str) -> Entry:
     if reference in _ENTRIES:
         return _ENTRIES[reference]
     if is_file(reference):
-        return _of_file(reference)
+        found = files.written(reference, "reward")
+        return Entry(reference, f"{found.path}:{found.attribute}", found.digest, found.summary)
     if reference.startswith(PREFIX):
         from rewards import reasoning_gym
 
@@ -205,11 +205,8 @@ class FileReward:
 
     def __init__(self, path: str, attribute: str) -> None:
         self.path, self.attribute = path, attribute
-        module = _module(path)
-        if not callable(function := getattr(module, attribute, None)):
-            raise RewardError(f"{path}: `{attribute}` is {'no function' if function is not None else 'not defined'}")
-        functools.update_wrapper(self, function, updated=())
-        self._function = function
+        self._function = files.function(path, attribute)
+        functools.update_wrapper(self, self._function, updated=())
         self.__name__ = attribute
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
@@ -228,57 +225,6 @@ def _with_options(reference: str, reward: Reward, options: Mapping[str, Any]) ->
         if name not in taken or name in ("prompts", "completions"):
             raise RewardError(f"reward `{reference}` takes no `{name}`{did_you_mean(name, taken)}")
     return functools.partial(reward, **options)
-
-
-def is_file(reference: str) -> bool:
-    """Whether a reference is of the form `path/to/file.py:function`, wherever that file is."""
-    return reference.rpartition(":")[0].endswith(".py")
-
-
-def _of_file(reference: str) -> Entry:
-    place, _, attribute = reference.rpartition(":")
-    path = Path(place).expanduser()
-    try:
-        content = path.read_bytes()
-        names = _defined(ast.parse(content))
-    except OSError as error:
-        raise RewardError(f"reward {reference}: {place} cannot be read ({error.strerror})") from None
-    except (SyntaxError, ValueError) as error:
-        raise RewardError(f"reward {reference}: {place} is no Python ({error})") from None
-    if attribute not in names:
-        raise RewardError(f"reward {reference}: {place} defines no `{attribute}`{did_you_mean(attribute, names)}")
-    summary = names[attribute].partition("\n")[0]
-    return Entry(reference, f"{path}:{attribute}", hashlib.sha256(content).hexdigest()[:12], summary)
-
-
-def _defined(tree: ast.Module) -> dict[str, str]:
-    """What a module binds at its top, with docstrings where there are any."""
-    found: dict[str, str] = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found[node.name] = ast.get_docstring(node) or ""
-        elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found |= {target.id: "" for target in targets if isinstance(target, ast.Name)}
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            found |= {alias.asname or alias.name: "" for alias in node.names}
-    return found
-
-
-def _module(path: str) -> Any:
-    """The module of a file, loaded once in each process, under a name that its path alone decides."""
-    name = f"trivium_reward_{hashlib.sha256(path.encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise RewardError(f"{path}: cannot be loaded ({type(error).__name__}: {error})") from error
-    return module
 
 
 def _source_of(reference: str) -> Path | None:

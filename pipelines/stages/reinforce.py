@@ -12,7 +12,7 @@ from engines.base import turns
 from engines.settings import VllmSettings, missing_engine
 from pipelines.checkpoints import model_kind
 from pipelines.errors import RunError
-from pipelines.rewarded import check_reward
+from pipelines.rewarded import check_file, check_reward
 from pipelines.stage import Number, StageResult, TrainingSettings
 from pipelines.training import Warnings, start_checkpoint, trained
 from selfrefine.stepwise.reinforce import OWNED_KEYS, ReinforceSettings
@@ -38,11 +38,14 @@ class ReinforceStage(ReinforceSettings, TrainingSettings):
     trl_config: ClassVar[str] = "GRPOConfig"
 
     def versions(self) -> Mapping[str, Number]:
+        from rewards.files import written
         from rewards.registry import entry
 
         versions = {f"reward {use.name}": entry(use.reward).version for use in self.rewards}
         if (step_reward := self._step_reward) is not None:
             versions["step reward"] = entry(step_reward).version
+        if self.step_credit.plugged:
+            versions["step credit"] = written(self.step_credit.credit, "credit").digest
         return versions
 
     def check(self, recipe: Recipe) -> Iterator[str]:
@@ -55,6 +58,8 @@ class ReinforceStage(ReinforceSettings, TrainingSettings):
             yield from check_reward(
                 recipe, self.data, step_reward, f"{self.name}.step_credit.reward", credit.options, steps=True
             )
+        if self.step_credit.plugged:
+            yield from check_file(self.step_credit.credit, f"{self.name}.step_credit.credit", "credit")
         if (kind := model_kind(recipe.model)) is not None:
             yield from (f"stages.{self.name}.{line}" for line in self.unfit(masked=kind == "diffusion"))
 
@@ -81,7 +86,7 @@ class ReinforceStage(ReinforceSettings, TrainingSettings):
 
     @property
     def _step_reward(self) -> str | None:
-        return self.step_credit.reward if self.step_credit.credit == "step_reward" else None
+        return self.step_credit.reward if self.step_credit.stepped else None
 
     def _messages(self, problem: Problem) -> list[Message]:
         return turns(problem.question + self.suffix, self.system or None)

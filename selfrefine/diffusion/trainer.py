@@ -39,7 +39,7 @@ class MaskedCreditTrainer(StepCreditTrainer):
             raise ValueError("a masked-diffusion model is sampled by its own loop, not by vLLM; leave use_vllm out")
         if self.max_completion_length != schedule.length:
             raise ValueError(f"a canvas of {schedule.length} tokens, but completions of {self.max_completion_length}")
-        if self.step_credit.credit == "step_reward" and self.step_credit.cut != "block":
+        if self.step_credit.stepped and self.step_credit.cut != "block":
             raise ValueError(f"step credit: {NO_PARTS}")
         self._schedule, self._mask_id = schedule, mask_id
         self._likelihood, self._prompt_masking = likelihood, prompt_masking
@@ -119,7 +119,7 @@ class MaskedCreditTrainer(StepCreditTrainer):
 
     def _cuts(self, kept: Round, row: int) -> list[int]:
         steps = self._cut_steps()
-        if self.step_credit.credit != "step_reward":
+        if not self.step_credit.stepped:
             return steps
         return [step for step in steps if self._tokens_before(step) < len(kept.completion_ids[row])]
 

@@ -140,7 +140,7 @@ class ReinforceSettings(OptimiserSettings):
             return
         if self.sampler == "vllm":
             yield "sampler: vllm runs no masked-diffusion models; leave it out"
-        if self.step_credit.credit == "step_reward" and self.step_credit.cut != "block":
+        if self.step_credit.stepped and self.step_credit.cut != "block":
             yield f"step_credit.cut: {NO_PARTS}"
         ignored = [*(["top_p"] if self.top_p < 1 else []), *(f"trl.{key}" for key in _OF_SAMPLING if key in self.trl)]
         for key in ignored:
@@ -299,7 +299,7 @@ def _step_reward(settings: ReinforceSettings, there: Collection[str]) -> StepRew
     from selfrefine.stepwise.graded import GradedSteps
 
     chosen = settings.step_credit
-    if chosen.credit != "step_reward":
+    if not chosen.stepped:
         return None
     assert chosen.reward is not None
     found, name = load_steps(chosen.reward, chosen.options), short_name(chosen.reward)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from engines.spelling import did_you_mean
+from rewards.files import is_file
 from selfrefine.stepwise.cuts import GAP
 
+Credit = Literal["outcome", "progress", "segments", "one_step", "step_reward"]
 Likelihood = Literal["one_step", "blocks", "trajectory", "ar_order"]
 """Estimators of a masked-diffusion model's log-probabilities, by name."""
 
@@ -24,15 +27,17 @@ class StepCredit(BaseModel):
     `outcome`: none, plain GRPO. `progress`: arXiv 2510.01544, Eq. 5, one number for a whole trace. `segments`: what
     each part between two cuts changed in the expected outcome, for wrong traces too (ours). `one_step`: the same with
     the outcome of a masked-diffusion sampler's guess at the whole answer in place of branches, so without more samples.
-    `step_reward`: the same with what a function of the user's says of each part.
+    `step_reward`: the same with what a function of the user's says of each part. A file's function: `segments`, or
+    `step_reward` where there is a `reward`, with that function in the place of the difference of values.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    credit: Literal["outcome", "progress", "segments", "one_step", "step_reward"] = Field(
+    credit: str = Field(
         "segments",
         description="outcome: none; progress: as published; segments: for each part between two cuts; one_step: "
-        "segments by a masked-diffusion model's own guesses; step_reward: segments by a reward for parts",
+        "segments by a masked-diffusion model's own guesses; step_reward: segments by a reward for parts; "
+        "path/to/file.py:function: what becomes of outcomes and values, those of `reward` where it is given",
     )
     reward: str | None = Field(
         None,
@@ -65,10 +70,23 @@ class StepCredit(BaseModel):
         "outcome", description="outcome: a group whose answers are all right or all wrong weighs exactly nothing"
     )
 
+    @field_validator("credit")
+    @classmethod
+    def _known(cls, credit: str) -> str:
+        names = get_args(Credit)
+        if credit not in names and not is_file(credit):
+            there = f"{', '.join(names)}, or path/to/file.py:function"
+            raise ValueError(f"no credit is called `{credit}`{did_you_mean(credit, names, f'; there are: {there}')}")
+        return credit
+
     @model_validator(mode="after")
     def _possible(self) -> StepCredit:
         if self.calibrate == "baselines" and self.credit in ("one_step", "step_reward"):
             raise ValueError(f"calibrate: baselines wants branches, and {self.credit} takes none; give values or none")
+        if self.calibrate == "baselines" and self.plugged:
+            raise ValueError(
+                "calibrate: baselines makes two sets of values, and a function takes one; give values or none"
+            )
         if self.credit == "step_reward" and self.reward is None:
             raise ValueError("credit: step_reward wants to know which; give reward: path/to/file.py:function")
         return self
@@ -81,4 +99,14 @@ class StepCredit(BaseModel):
     @property
     def branching(self) -> bool:
         """Whether any branch is ever run."""
-        return self.given and self.credit in ("progress", "segments")
+        return self.given and not self.stepped and self.credit != "one_step"
+
+    @property
+    def plugged(self) -> bool:
+        """Whether credit is assigned by a function of the user's."""
+        return is_file(self.credit)
+
+    @property
+    def stepped(self) -> bool:
+        """Whether values are what a step reward says."""
+        return self.credit == "step_reward" or (self.plugged and self.reward is not None)

@@ -23,6 +23,7 @@ from selfrefine.stepwise import credit
 from selfrefine.stepwise.branches import Branches, Branching
 from selfrefine.stepwise.cuts import boundaries, draw
 from selfrefine.stepwise.parts import parts
+from selfrefine.stepwise.plugged import Plugged
 from selfrefine.stepwise.settings import StepCredit
 
 _EPSILON = 1e-4  # what TRL adds to a standard deviation
@@ -52,8 +53,8 @@ class Round:
 class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPO whose advantages also know which part of a trace made the difference.
 
-    With `credit: outcome`, or weight 0, no branch is run; and without the group filter every bit is TRL's. Where the
-    credit is `step_reward`, that is the one that is asked.
+    With `credit: outcome`, or weight 0, no branch is run; and without the group filter every bit is TRL's. Where values
+    are those of a step reward, `step_reward` is the one.
     """
 
     guesses: ClassVar[bool] = False
@@ -71,8 +72,8 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
             raise ValueError(
                 "step credit: one_step wants a masked-diffusion model, whose sampler guesses at the answer"
             )
-        if step_credit.credit == "step_reward" and step_reward is None:
-            raise ValueError("step credit: step_reward wants the function itself, under the same name")
+        if step_credit.stepped and step_reward is None:
+            raise ValueError("step credit: a step reward is named, and not given")
         if step_credit.given and self.multi_objective_aggregation != "sum_then_normalize":
             raise ValueError("step credit: wants multi_objective_aggregation: sum_then_normalize")
         if step_credit.branching and self.temperature == 0:
@@ -84,6 +85,7 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         # TRL 1.16 pads prompts with images on the left, and where their image tokens are on the tokenizer's own side.
         self._tokenizer.padding_side = "left"
         self.step_credit, self._step_reward = step_credit, step_reward
+        self._plugged = Plugged(step_credit.credit) if step_credit.plugged else None
         self._outcome = names.index(wanted)
         self._round: Round | None = None
 
@@ -162,12 +164,15 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
             baselines = credit.calibrated(outcome, gathered, size)
             whole = settings.calibrate == "values"
             reached = baselines if whole else credit.pooled(outcome, gathered, settings.branches)
-        gained = credit.telescope(outcome, reached, size, baselines)
+        if self._plugged is None:
+            gained = credit.telescope(outcome, reached, size, baselines)
+        else:
+            gained = self._plugged(outcome, reached, size)
         return credit.spread(advantages, outcome, gained, segments, size, weight=weight, scale=scale)
 
     def _values(self, kept: Round, places: Tensor) -> Tensor:
         """(B, K) of local rows: the mean outcome of the branches at each cut; NaN where there are none."""
-        if self.step_credit.credit == "step_reward":
+        if self.step_credit.stepped:
             return self._rewarded(kept, places)
         wanted = [
             (row, k, int(cut)) for row, cuts in enumerate(places.tolist()) for k, cut in enumerate(cuts) if cut >= 0

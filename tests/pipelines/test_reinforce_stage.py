@@ -153,6 +153,15 @@ EVALUATED = "stages=[{kind: reinforce}, {kind: evaluate, data: labelled}]"
             [MASKED, *stepped("{folder}/bad.py:steps"), "stages.reinforce.step_credit.cut=uniform"],
             "stages.reinforce.step_credit.cut: step_reward wants the parts of a text, and between any two steps of a",
         ),
+        (["stages.reinforce.step_credit={credit: segmnts}"], "no credit is called `segmnts`; did you mean `segments`?"),
+        (
+            ["stages.reinforce.step_credit={credit: '{folder}/bad.py:step'}"],
+            "reinforce.step_credit.credit: credit {folder}/bad.py:step: {folder}/bad.py defines no `step`;",
+        ),
+        (
+            ["stages.reinforce.step_credit={credit: '{folder}/bad.py:steps', calibrate: baselines}"],
+            "calibrate: baselines makes two sets of values, and a function takes one",
+        ),
         (["stages.reinforce.step_credit={credit: step_reward}"], "give reward: path/to/file.py:function"),
         ([ONE_STEP], "stages.reinforce.step_credit.credit: one_step wants a masked-diffusion model"),
         ([MASKED, "stages.reinforce.top_p=0.9"], "stages.reinforce.top_p: the sampler of a masked-diffusion model"),
@@ -203,6 +212,7 @@ def test_a_step_reward_that_has_changed_makes_its_stage_run_again(tmp_path: Path
     file.write_text(file.read_text() + "# changed\n")
     assert stage.versions() != before
     assert set(versions([])) == {"reward exact_match"}
+    assert set(versions([f"stages.reinforce.step_credit={{credit: '{file}:steps'}}"])) == {*versions([]), "step credit"}
 
 
 @pytest.mark.parametrize("adapted", [False, True])

@@ -168,7 +168,7 @@ def test_one_that_breaks_its_contract_is_named(train: Train, monkeypatch: pytest
 
 
 def test_a_function_is_wanted_with_the_name(train: Train) -> None:
-    with pytest.raises(ValueError, match="step_reward wants the function itself"):
+    with pytest.raises(ValueError, match="a step reward is named, and not given"):
         train(StepCreditTrainer, extra={"step_credit": settings()})
     with pytest.raises(ValueError, match="step_reward wants to know which; give reward"):
         StepCredit(credit="step_reward")
