@@ -16,7 +16,7 @@ from engines.denoising import HIDDEN, Canvases, Denoiser, Schedule, completion
 from engines.masked import forward_of
 from selfrefine.diffusion.likelihood import Rows, hide_prompt, in_parts, order_of, token_logprobs
 from selfrefine.stepwise import credit
-from selfrefine.stepwise.settings import NO_PARTS, Likelihood
+from selfrefine.stepwise.settings import NO_COIN, NO_PARTS, Likelihood
 from selfrefine.stepwise.trainer import NO_CUT, Continued, Round, StepCreditTrainer
 from tasks.draw import seed64
 
@@ -39,6 +39,8 @@ class MaskedCreditTrainer(StepCreditTrainer):
             raise ValueError("a masked-diffusion model is sampled by its own loop, not by vLLM; leave use_vllm out")
         if self.max_completion_length != schedule.length:
             raise ValueError(f"a canvas of {schedule.length} tokens, but completions of {self.max_completion_length}")
+        if self.step_credit.cut == "coin":
+            raise ValueError(f"step credit: {NO_COIN}")
         if self.step_credit.stepped and self.step_credit.cut != "block":
             raise ValueError(f"step credit: {NO_PARTS}")
         self._schedule, self._mask_id = schedule, mask_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import islice
 
 from tasks.draw import seed64
 
@@ -36,3 +37,13 @@ def draw(places: Sequence[int], count: int, *identity: object) -> list[int]:
     if len(places) <= count:
         return list(places)
     return sorted(random.Random(seed64("cuts", *identity)).sample(list(places), count))
+
+
+def flip(places: Sequence[int], count: int, chance: float, *identity: object) -> list[int]:
+    """The first `count` of the places at which a coin falls for them; each has its own, which `identity` decides.
+
+    Unlike a draw among all of them, what stands behind a place does not decide whether it is one: a cut is a stopping
+    time, for which credit is true on average.
+    """
+    fallen = (place for place in places if random.Random(seed64("coin", *identity, place)).random() < chance)
+    return list(islice(fallen, count))

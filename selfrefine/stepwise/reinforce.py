@@ -15,7 +15,7 @@ from engines.settings import INERT, BlockSettings
 from rewards.contract import RewardError, columns_of, missing_column
 from rewards.registry import load, short_name
 from rewards.steps import StepReward, columns_beside_steps, load_steps
-from selfrefine.stepwise.settings import NO_PARTS, Likelihood, StepCredit
+from selfrefine.stepwise.settings import NO_COIN, NO_PARTS, Likelihood, StepCredit
 from selfrefine.tracking import Tracking
 from selfrefine.training import OWNED_KEYS as COMMON_KEYS
 from selfrefine.training import (
@@ -140,7 +140,9 @@ class ReinforceSettings(OptimiserSettings):
             return
         if self.sampler == "vllm":
             yield "sampler: vllm runs no masked-diffusion models; leave it out"
-        if self.step_credit.stepped and self.step_credit.cut != "block":
+        if self.step_credit.cut == "coin":
+            yield f"step_credit.cut: {NO_COIN}"
+        elif self.step_credit.stepped and self.step_credit.cut != "block":
             yield f"step_credit.cut: {NO_PARTS}"
         ignored = [*(["top_p"] if self.top_p < 1 else []), *(f"trl.{key}" for key in _OF_SAMPLING if key in self.trl)]
         for key in ignored:

@@ -15,6 +15,7 @@ Credit = Literal["outcome", "progress", "segments", "one_step", "step_reward"]
 Likelihood = Literal["one_step", "blocks", "trajectory", "ar_order"]
 """Estimators of a masked-diffusion model's log-probabilities, by name."""
 
+NO_COIN = "coin is for autoregressive models, whose places depend on what they write; give block or uniform"
 NO_PARTS = (
     "step_reward wants the parts of a text, and between any two steps of a masked-diffusion model's sampler there are "
     "none; give cut: block"
@@ -50,11 +51,13 @@ class StepCredit(BaseModel):
     weight: float = Field(1.0, ge=0, description="of the credit; 0 runs no branch, and asks no step reward")
     branches: int = Field(2, ge=1, description="segments, progress: completions sampled from each cut")
     cuts: int = Field(1, ge=1, description="most places at which a trace is cut into parts; progress takes one")
-    cut: Literal["block", "uniform"] = Field(
+    cut: Literal["block", "uniform", "coin"] = Field(
         "block",
         description="masked-diffusion models: between which steps of the sampler; uniform: any, as published, which "
-        "leaves no parts of a text for step_reward",
+        "leaves no parts of a text for step_reward. Autoregressive models: coin tosses one for each place, from the "
+        "first on, where otherwise cuts are drawn among all that the finished trace has",
     )
+    chance: float = Field(0.5, gt=0, le=1, description="coin: of a place to be a cut")
     gap: int = Field(GAP, ge=1, description="autoregressive models: least number of tokens between two cuts")
     gate: Literal["success", "advantage", "none"] = Field(
         "success", description="progress: rows that get credit; advantage is the published rule"

@@ -21,7 +21,7 @@ from rewards.contract import STEPS, score
 from rewards.steps import StepReward, score_steps
 from selfrefine.stepwise import credit
 from selfrefine.stepwise.branches import Branches, Branching
-from selfrefine.stepwise.cuts import boundaries, draw
+from selfrefine.stepwise.cuts import boundaries, draw, flip
 from selfrefine.stepwise.parts import parts
 from selfrefine.stepwise.plugged import Plugged
 from selfrefine.stepwise.settings import StepCredit
@@ -144,7 +144,10 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         places = torch.full((len(kept.inputs), cuts), NO_CUT, dtype=torch.long)
         for row, opened in enumerate(is_open[local].tolist()):
             if opened:
-                drawn = draw(self._cuts(kept, row), cuts, self.args.seed, self.state.global_step, local.start + row)
+                identity = self.args.seed, self.state.global_step, local.start + row
+                there = self._cuts(kept, row)
+                tossed = settings.cut == "coin"
+                drawn = flip(there, cuts, settings.chance, *identity) if tossed else draw(there, cuts, *identity)
                 places[row, : len(drawn)] = torch.tensor(drawn, dtype=torch.long)
         values = self._values(kept, places).to(outcome.device)
         self._note("open_rows", is_open.float().mean())

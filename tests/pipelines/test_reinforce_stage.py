@@ -162,6 +162,10 @@ EVALUATED = "stages=[{kind: reinforce}, {kind: evaluate, data: labelled}]"
             ["stages.reinforce.step_credit={credit: '{folder}/bad.py:steps', calibrate: baselines}"],
             "calibrate: baselines makes two sets of values, and a function takes one",
         ),
+        (
+            [MASKED, "stages.reinforce.step_credit.cut=coin"],
+            "step_credit.cut: coin is for autoregressive models, whose",
+        ),
         (["stages.reinforce.step_credit={credit: step_reward}"], "give reward: path/to/file.py:function"),
         ([ONE_STEP], "stages.reinforce.step_credit.credit: one_step wants a masked-diffusion model"),
         ([MASKED, "stages.reinforce.top_p=0.9"], "stages.reinforce.top_p: the sampler of a masked-diffusion model"),

@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 from rewards.contract import RewardError
 from rewards.watch import PATIENCE
 from selfrefine.stepwise import trainer as module
+from selfrefine.stepwise.cuts import flip
 from selfrefine.stepwise.graded import GradedSteps
 from selfrefine.stepwise.parts import parts
 from selfrefine.stepwise.settings import StepCredit
@@ -125,6 +126,24 @@ def test_every_token_is_worth_what_its_part_changed(train: Train, monkeypatch: p
     ]
     assert shares == pytest.approx([sum(each is None for each in row) / len(row) for row in scores])
     assert all(row["step_aware/rollout_tokens"] > 0 and "step_aware/branch_tokens" not in row for row in rows)
+
+
+def test_coins_are_tossed_for_places_one_by_one(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each row another: by the seed, the step and the row."""
+    monkeypatch.setattr(module, "boundaries", lambda pieces, gap: list(range(1, len(pieces))))
+    seen: list[list[int]] = []
+
+    class Spied(with_outcome(graded)):  # type: ignore[misc]
+        def _values(self, kept: Any, places: Any) -> Any:
+            for row, each in enumerate(places.tolist()):
+                cuts = [cut for cut in each if cut >= 0]
+                there = range(1, len(kept.completion_ids[row]))
+                assert not cuts or cuts == flip(there, 2, 0.3, self.args.seed, self.state.global_step, row)
+                seen.extend([cuts] if cuts else [])
+            return super()._values(kept, places)
+
+    train(Spied, extra={"step_credit": settings(cut="coin", chance=0.3, cuts=2), "step_reward": Asked()})
+    assert len(seen) > 8 and len({tuple(each) for each in seen}) > 4
 
 
 def test_it_is_asked_about_open_rows_with_parts_that_make_up_the_completion(train: Train) -> None:
