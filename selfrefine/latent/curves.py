@@ -23,29 +23,34 @@ LAST_FOLDER = "last"
 _BATCH = 128
 
 
-def accuracy(model: LatentReasoner, boards: Boards, count: int) -> list[float]:
-    """The share of boards that are right, every judged cell, at each of `count` alignments."""
-    right = []
+def accuracy(model: LatentReasoner, boards: Boards) -> tuple[float, float]:
+    """At the last alignment of training: the share of boards that are right, every judged cell, and of right cells."""
+    right, cells = [], []
     for inputs, labels in _batches(model, boards):
-        right.append(solve(model, inputs, count).right(labels))
-    return torch.cat(right, 1).double().mean(1).tolist()
+        found = solve(model, inputs)
+        right.append(found.right(labels)[-1])
+        cells.append(found.cells(labels)[-1])
+    return torch.cat(right).double().mean().item(), torch.cat(cells).double().mean().item()
 
 
 def curve(model: LatentReasoner, boards: Boards, count: int) -> dict[str, list[float | None]]:
     """What stands at each of `count` alignments.
 
-    `accuracy`: the share of boards that are right. `settled`, from the second on: the share whose answer is that of the
-    alignment before. `change`: the mean relative change of the estimate, for each update; None from an estimate of 0.
+    `accuracy`: the share of boards that are right. `cells`: of cells that are, board by board. `settled`, from the
+    second on: the share whose answer is that of the alignment before. `change`: the mean relative change of the
+    estimate, for each update; None from an estimate of 0.
     """
-    right, settled, changes = [], [], []
+    right, cells, settled, changes = [], [], [], []
     for inputs, labels in _batches(model, boards):
         found = solve(model, inputs, count, watched=True)
         right.append(found.right(labels))
+        cells.append(found.cells(labels))
         settled.append((found.answers[1:] == found.answers[:-1]).all(-1))
         assert found.changes is not None
         changes.append(found.changes)
     return {
         "accuracy": torch.cat(right, 1).double().mean(1).tolist(),
+        "cells": torch.cat(cells, 1).double().mean(1).tolist(),
         "settled": torch.cat(settled, 1).double().mean(1).tolist(),
         "change": [value if isfinite(value) else None for value in torch.cat(changes, 1).double().mean(1).tolist()],
     }

@@ -17,7 +17,9 @@ from selfrefine.latent.settings import RolloutSettings
 from selfrefine.tracking import Tracking
 from selfrefine.training import EVERY_LOSS, last_save, of_machine, on_one_device, run, step_of
 
-_LOGGED = frozenset({"loss", "accuracy", "kept_accuracy", "learning_rate", "segment", "rollouts", "boards_seen"})
+_LOGGED = frozenset(
+    {"loss", "accuracy", "cell_accuracy", "kept_accuracy", "learning_rate", "segment", "rollouts", "boards_seen"}
+)
 
 
 def train_reasoner(

@@ -78,8 +78,8 @@ class RolloutSettings(BaseModel):
     judge_every: int | None = Field(
         None,
         ge=1,
-        description="rollouts between two looks at the validation data with the weights of the step; their "
-        "accuracy is in the log. None unless given",
+        description="rollouts between two looks at the validation data with the weights of the step; the shares of "
+        "boards and of cells that are right are in the log, `accuracy` and `cell_accuracy`. None unless given",
     )
     keep: Literal["last", "best"] = Field(
         "last",

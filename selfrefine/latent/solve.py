@@ -32,6 +32,11 @@ class Solved:
         """(N, B) bool: whether every judged token is the label's."""
         return ((self.answers == labels) | (labels == IGNORED)).all(-1)
 
+    def cells(self, labels: Tensor) -> Tensor:
+        """(N, B): the share of the judged tokens that are the label's."""
+        judged = labels != IGNORED
+        return ((self.answers == labels) & judged).sum(-1) / judged.sum(-1)
+
 
 @torch.no_grad()
 def solve(

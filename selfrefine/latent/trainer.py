@@ -120,7 +120,7 @@ class RolloutTrainer(LoadedAlready, Trainer):  # type: ignore[misc]
             every, last = self._settings.judge_every, self._best is not None and done == self.state.max_steps
             if every and self._validation is not None and (last or done % (every * self.rollout_steps) == 0):
                 model = self.accelerator.unwrap_model(self.model)
-                logs["accuracy"] = accuracy(model, self._validation, model.config.segments)[-1]
+                logs["accuracy"], logs["cell_accuracy"] = accuracy(model, self._validation)
                 if self._best is not None:
                     logs["kept_accuracy"] = self._offered(self._best, model, logs["accuracy"])
         super().log(logs, *args, **kwargs)
@@ -132,7 +132,7 @@ class RolloutTrainer(LoadedAlready, Trainer):  # type: ignore[misc]
             offered, found = model, accuracy_of_step
         else:
             offered = cast(LatentReasoner, self.average.module)
-            found = accuracy(offered, self._validation, offered.config.segments)[-1]
+            found, _ = accuracy(offered, self._validation)
         best.offer(offered, found, self.state.global_step, self.args.should_save)
         return best.accuracy
 

@@ -16,7 +16,8 @@ from selfrefine.latent.boards import Boards
 from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.loop import segments
 from selfrefine.latent.model import LatentReasoner, parameters_of
-from selfrefine.latent.solve import solve
+from selfrefine.latent.solve import Solved, solve
+from selfrefine.training import IGNORED
 
 
 def _tokens(boards: Boards, count: int = 3) -> tuple[Tensor, Tensor]:
@@ -171,6 +172,15 @@ def test_a_row_leaves_when_it_repeats_itself_and_keeps_the_rule(reasoner: Latent
         repeated = [n for n in range(1, 9) if torch.equal(whole.answers[n, row], whole.answers[n - 1, row])]
         if even[row]:
             assert last == (repeated[0] + 1 if repeated else 9)
+
+
+def test_what_is_not_judged_is_neither_right_nor_wrong() -> None:
+    labels = torch.tensor([[5, 2, IGNORED, IGNORED], [1, 2, 3, 4]])
+    found = Solved(
+        torch.tensor([[[5, 2, 1, 1], [1, 2, 3, 1]], [[5, 3, 1, 2], [1, 2, 3, 4]]]), torch.tensor([2, 2]), None
+    )
+    assert found.right(labels).tolist() == [[True, False], [False, True]]
+    assert found.cells(labels).tolist() == [[1.0, 0.75], [0.5, 1.0]]
 
 
 def test_the_change_of_every_update_is_measured(reasoner: LatentReasoner, boards: Boards) -> None:

@@ -224,7 +224,8 @@ def test_validation_is_looked_at_every_so_many_rollouts_and_changes_nothing(
     _, log = _fit(boards, config, tmp_path / "judged", settings, validation=boards)
     assert [row["step"] for row in log if "accuracy" in row] == [8, 16]
     model = LatentReasoner.from_pretrained(tmp_path / "judged/checkpoint")
-    assert log[-1]["accuracy"] == curve(model, boards, config.segments)["accuracy"][-1]
+    judged = curve(model, boards, config.segments)
+    assert log[-1]["accuracy"] == judged["accuracy"][-1] and log[-1]["cell_accuracy"] == judged["cells"][-1]
     _, plain = _fit(boards, config, tmp_path / "plain", settings.model_copy(update={"judge_every": None}))
     assert [row["loss"] for row in plain] == [row["loss"] for row in log]
 
