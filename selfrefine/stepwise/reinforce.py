@@ -184,8 +184,8 @@ def reinforce(
 ) -> dict[str, float | int]:
     """Trains `checkpoint` on completions of its own and writes the result to `directory`, as `fine_tune` does.
 
-    Returns the means of the rewards over the first and the last ten steps in which they scored anything, and how many
-    tokens branches took. `engine`: the kind that is to open the result.
+    Returns the means of the rewards over the first and the last ten steps in which they scored anything, how many
+    tokens branches took, and how many cuts a step reward gave no value. `engine`: the kind that is to open the result.
 
     Raises:
         EngineError: the model cannot be trained so, or is none for `engine`.
@@ -292,7 +292,11 @@ def reinforce(
             numbers[f"{use.name}, first steps"] = fmean(curve[:_LAST])
             numbers[f"{use.name}, last steps"] = fmean(curve[-_LAST:])
     numbers["generated tokens"] = trainer.generated_tokens
-    numbers["branch tokens"] = int(sum(row.get("step_aware/branch_tokens", 0) for row in history))
+    counted = {"branch tokens": "branch_tokens"}
+    if step_reward is not None:
+        counted |= {"cuts": "cuts", "cuts without a value": "cuts_unscored"}
+    for name, key in counted.items():
+        numbers[name] = int(sum(row.get(f"step_aware/{key}", 0) for row in history))
     return numbers
 
 

@@ -223,9 +223,9 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         for row, scores in zip(wanted, found, strict=False):
             known = [torch.nan if value is None else value / self.step_credit.outcome_max for value in scores[:-1]]
             values[row, : len(known)] = torch.tensor(known)
-        scored = [value for scores in found[: len(wanted)] for value in scores]
-        if scored:
-            self._note("steps_unscored", torch.tensor(sum(value is None for value in scored) / len(scored)))
+        there = places != NO_CUT
+        for name, counted in (("cuts", there), ("cuts_unscored", there & values.isnan())):
+            self._note(name, counted.sum().float().to(self.accelerator.device), total=True)
         return values
 
     def _tokens_before(self, cut: int) -> int:

@@ -230,6 +230,7 @@ def test_a_step_reward_of_a_file_is_asked_with_its_options_and_columns(
     assert numbers["steps"] == 6 and numbers["branch tokens"] == 0
     found = torch.cat(values)
     assert set(found[~found.isnan()].tolist()) == {0.0, 0.5}
+    assert numbers["cuts"] == int((~found.isnan()).sum()) and numbers["cuts without a value"] == 0
     for reference, complaint in (
         ("odd", "takes no `steps`: it grades whole"),
         ("so_far", "the column 'letters'; there"),

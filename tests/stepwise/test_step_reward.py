@@ -120,11 +120,11 @@ def test_every_token_is_worth_what_its_part_changed(train: Train, monkeypatch: p
     )
     assert seen["merged"] > 2 and seen["rows"] > 8 and (cuts == 2 or seen["apart"] > 2), seen
     rows = [row for row in found.state.log_history if "loss" in row]
-    shares = [row["step_aware/steps_unscored"] for row in rows if "step_aware/steps_unscored" in row]
+    counts = [(row["step_aware/cuts"], row["step_aware/cuts_unscored"]) for row in rows if "step_aware/cuts" in row]
     scores = [
-        [value("".join(each[: k + 1])) for each in steps for k in range(len(each))] for _, _, steps, _ in asked.calls
+        [value("".join(each[:k])) for each in steps for k in range(1, len(each))] for _, _, steps, _ in asked.calls
     ]
-    assert shares == pytest.approx([sum(each is None for each in row) / len(row) for row in scores])
+    assert counts == [(len(row), row.count(None)) for row in scores]
     assert all(row["step_aware/rollout_tokens"] > 0 and "step_aware/branch_tokens" not in row for row in rows)
 
 
