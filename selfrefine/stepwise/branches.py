@@ -25,24 +25,39 @@ class Branches:
         self._trainer = trainer
         self._most = int(trainer.max_completion_length)
 
-    def sample(self, begun: Sequence[Branching], count: int) -> list[list[list[int]]]:
+    def sample(self, begun: Sequence[Branching], count: int, at_once: int) -> list[list[list[int]]]:
         """For each of `begun`, `count` whole completions: its prefix, and what was sampled after it.
 
         None is longer than a completion may be: a branch with more room than its parent had would succeed more often.
+        No call samples more than `at_once`, the completions for which there is memory; so calls are as many wherever
+        there are as many of `begun`. What is drawn depends on how rows fall into calls, as it does on their order.
         """
-        if not begun:
-            return []
-        trainer = self._trainer
         repeated = [each for each in begun for _ in range(count)]
-        prompt_ids, images, fields = trainer._tokenize_prompts([each.prompt for each in repeated])
-        extended = [[*ids, *each.prefix] for ids, each in zip(prompt_ids, repeated, strict=True)]
-        fields = {name: _extended(values, repeated) for name, values in fields.items()}
-        with self._room(max(self._most - len(each.prefix) for each in begun)):
-            sampled, _ = trainer._generate_single_turn(extended, images, fields, count)
-        whole = [
-            [*each.prefix, *ids[: self._most - len(each.prefix)]] for each, ids in zip(repeated, sampled, strict=True)
-        ]
+        # Rows that have much left to say go together: a call takes as many steps as the longest of its continuations.
+        order = sorted(range(len(repeated)), key=lambda place: -len(repeated[place].prefix))
+        size = max(1, len(order)) if self._queues else at_once
+        whole: list[list[int]] = [[]] * len(repeated)
+        for start in range(0, len(order), size):
+            places = order[start : start + size]
+            for place, ids in zip(places, self._finished([repeated[place] for place in places]), strict=True):
+                whole[place] = ids
         return [whole[start : start + count] for start in range(0, len(whole), count)]
+
+    @property
+    def _queues(self) -> bool:
+        """Whether the sampler makes rows wait until there is memory for them. Images are read for a whole call."""
+        trainer = self._trainer
+        return (trainer.use_vllm or trainer.use_transformers_continuous_batching) and not trainer._is_vlm
+
+    def _finished(self, rows: Sequence[Branching]) -> list[list[int]]:
+        """A whole completion of each, sampled in one call."""
+        prompt_ids, images, fields = self._trainer._tokenize_prompts([each.prompt for each in rows])
+        extended = [[*ids, *each.prefix] for ids, each in zip(prompt_ids, rows, strict=True)]
+        fields = {name: _extended(values, rows) for name, values in fields.items()}
+        with self._room(max(self._most - len(each.prefix) for each in rows)):
+            # A group of one: TRL would send the first prompt of each group to a server of vLLM's, and these differ.
+            sampled, _ = self._trainer._generate_single_turn(extended, images, fields, 1)
+        return [[*each.prefix, *ids[: self._most - len(each.prefix)]] for each, ids in zip(rows, sampled, strict=True)]
 
     def _room(self, tokens: int) -> AbstractContextManager[None]:
         """No more than `tokens` new tokens are sampled inside."""

@@ -247,7 +247,7 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
     def _continued(self, kept: Round, wanted: Sequence[tuple[int, int]]) -> list[Continued]:
         """For each (local row, cut): completions that go on from there. A row with `NO_CUT` is a filler."""
         branching = [Branching(kept.prompts[row], list(kept.completion_ids[row][: max(1, cut)])) for row, cut in wanted]
-        found = Branches(self).sample(branching, self.step_credit.branches)
+        found = Branches(self).sample(branching, self.step_credit.branches, len(kept.inputs))
         return [
             Continued(each, sum(len(ids) - cut for ids in each)) for (_, cut), each in zip(wanted, found, strict=True)
         ]

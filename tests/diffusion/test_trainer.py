@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from engines.denoising import HIDDEN, Schedule
+from engines.denoising import HIDDEN, Denoiser, Schedule
 from selfrefine.diffusion import trainer as module
 from selfrefine.diffusion.trainer import MaskedCreditTrainer
 from selfrefine.stepwise.settings import StepCredit
@@ -276,3 +276,18 @@ def test_what_cannot_work_is_refused(train: Train, masked: str) -> None:
     with pytest.raises(ValueError, match="canvas of 8 tokens"):
         train(max_completion_length=12)
     assert StepCreditTrainer.guesses is False
+
+
+def test_no_pass_of_the_sampler_has_more_rows_than_a_batch(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many branches a round of several batches has."""
+    passes: list[tuple[int, int]] = []
+    step = Denoiser._step
+
+    def spy(self: Any, canvases: Any, rows: list[int], *args: Any) -> None:
+        passes.append((len(canvases.starts), len(rows)))
+        step(self, canvases, rows, *args)
+
+    monkeypatch.setattr(Denoiser, "_step", spy)
+    train(credit=StepCredit(branches=5), gradient_accumulation_steps=2, prompt_masking=0.0)
+    assert max(rows for rows, _ in passes) > 16, "there were branches of more rows than a round has"
+    assert max(at_once for _, at_once in passes) == 8

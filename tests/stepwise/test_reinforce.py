@@ -283,8 +283,8 @@ def test_branches_see_the_images_of_their_prompt(
     seen: list[tuple[list[int], list[int], list[list[int]], Any]] = []
 
     class Spied(module.Branches):
-        def sample(self, begun: Any, count: int) -> Any:
-            found = super().sample(begun, count)
+        def sample(self, begun: Any, count: int, at_once: int) -> Any:
+            found = super().sample(begun, count, at_once)
             whole, _, _ = self._trainer._tokenize_prompts([each.prompt for each in begun])
             token = self._trainer.model.config.image_token_id
             seen.extend(

@@ -78,8 +78,8 @@ def test_branches_begin_with_their_prefix_and_stay_within_the_limit(
     seen: list[tuple[list[int], list[list[int]]]] = []
     sample = module.Branches.sample
 
-    def spy(self: Any, begun: Any, count: int) -> Any:
-        found = sample(self, begun, count)
+    def spy(self: Any, begun: Any, count: int, at_once: int) -> Any:
+        found = sample(self, begun, count, at_once)
         seen.extend((each.prefix, branches) for each, branches in zip(begun, found, strict=True))
         return found
 

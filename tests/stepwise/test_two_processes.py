@@ -55,6 +55,8 @@ def test_unequal_numbers_of_open_rows_make_the_same_calls(seen: Seen) -> None:
     assert len(calls) == 3
     assert all([rows for rows, _ in a] == [rows for rows, _ in b] for a, b in calls)
     assert any([opened for _, opened in a] != [opened for _, opened in b] for a, b in calls)
+    assert one["sampled"] == other["sampled"]
+    assert len(one["sampled"]) > 6 and max(one["sampled"]) == 6, "no more rows at once than those of the round itself"
 
 
 def test_a_step_reward_is_asked_as_often_and_of_as_many_rows_in_both(seen: Seen) -> None:

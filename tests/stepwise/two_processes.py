@@ -58,6 +58,11 @@ class Spied(StepCreditTrainer):
     """Keeps what each round knew and did."""
 
     rounds: list[dict[str, Any]]
+    sampled: list[int]
+
+    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        self.sampled.append(len(prompt_ids))
+        return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 
     def _credited(self, kept: Any, outcome: Any, advantages: Any, mask: Any) -> Any:
         texts = self.processing_class.batch_decode(kept.completion_ids, skip_special_tokens=True)
@@ -169,7 +174,7 @@ def masked_method(masked: str, folder: Path) -> dict[str, Any]:
 
 def main(tiny: str, chatting: str, masked: str, out: str) -> None:
     folder = Path(out)
-    Spied.rounds = []
+    Spied.rounds, Spied.sampled = [], []
     plain = trained(GRPOTrainer, tiny, folder)
     weightless = trained(StepCreditTrainer, tiny, folder, step_credit=StepCredit(weight=0, group_filter="none"))
     module.boundaries = lambda pieces, gap: list(range(1, len(pieces)))  # type: ignore[assignment]
@@ -180,6 +185,7 @@ def main(tiny: str, chatting: str, masked: str, out: str) -> None:
         "weightless": log_of(weightless),
         "credited": log_of(credited),
         "rounds": Spied.rounds,
+        "sampled": Spied.sampled,
         "stepped": stepped(tiny, folder),
         "whole": whole_method(chatting, folder),
         "masked": masked_method(masked, folder),
