@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from trl import GRPOTrainer
+from trl.chat_template_utils import parse_response
 from trl.data_utils import is_conversational
 from trl.trainer.utils import nanstd
 
@@ -27,7 +28,8 @@ from selfrefine.stepwise.plugged import Plugged
 from selfrefine.stepwise.settings import StepCredit
 
 _EPSILON = 1e-4  # what TRL adds to a standard deviation
-
+_PARSED = ("response_template", "response_schema")
+"""What a tokenizer has that parses its model's answers into reasoning, calls of tools and content."""
 
 NO_CUT = -1
 
@@ -46,8 +48,10 @@ class Round:
 
     inputs: Sequence[Mapping[str, Any]]
     prompts: Sequence[Any]
+    completions: Sequence[Any]
     completion_ids: Sequence[Sequence[int]]
     rewards: Tensor
+    prompt_ids: Sequence[list[int]] = ()
 
 
 class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -91,7 +95,7 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self._round = Round(inputs, prompts, completion_ids_list, rewards)
+        self._round = Round(inputs, prompts, completions, completion_ids_list, rewards)
         if self.model.training:
             tokens = torch.tensor(float(self._generated(completion_ids_list)), device=rewards.device)
             self._note("rollout_tokens", tokens, total=True)
@@ -116,6 +120,8 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._note("rollout_seconds", torch.tensor(time.perf_counter() - start))
         kept, self._round = self._round, None
         assert kept is not None
+        prompts = zip(output["prompt_ids"], output["prompt_mask"], strict=True)
+        kept.prompt_ids = [ids[mask.bool()].tolist() for ids, mask in prompts]
         settings, size = self.step_credit, self.num_generations
         outcome = kept.rewards[:, self._outcome] / settings.outcome_max
         advantages = self._gathered(output["advantages"])
@@ -218,7 +224,7 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         columns = self._columns(kept, rows, [kept.completion_ids[row] for row in rows])
         columns.pop(STEPS, None)
         prompts = [kept.prompts[row] for row in rows]
-        completions = self._turns(prompts, ["".join(each) for each in steps])
+        completions = [kept.completions[row] for row in rows]
         found = score_steps(self._step_reward, prompts, completions, steps, **columns)
         for row, scores in zip(wanted, found, strict=False):
             known = [torch.nan if value is None else value / self.step_credit.outcome_max for value in scores[:-1]]
@@ -257,7 +263,7 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         if not branches:
             return []
         prompts = [kept.prompts[row] for row, _ in branches]
-        completions = self._turns(prompts, self._decoded([ids for _, ids in branches]))
+        completions = self._told(kept, branches)
         columns = self._columns(kept, [row for row, _ in branches], [ids for _, ids in branches])
         found = score(self.reward_funcs[self._outcome], prompts, completions, **columns)
         self._note("branches_unscored", torch.tensor(sum(v is None for v in found.values) / len(found.values)))
@@ -274,11 +280,16 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
             "log_metric": lambda name, value: None,
         }
 
-    def _turns(self, prompts: Sequence[Any], texts: Sequence[str]) -> list[Any]:
-        """Completions in the form of their prompts."""
-        if is_conversational({"prompt": prompts[0]}):
-            return [[{"role": "assistant", "content": text}] for text in texts]
-        return list(texts)
+    def _told(self, kept: Round, branches: Sequence[tuple[int, list[int]]]) -> list[Any]:
+        """Completions of local rows in the form in which TRL hands those of a round to a reward."""
+        talking = is_conversational({"prompt": kept.prompts[0]})
+        if talking and any(getattr(self._tokenizer, name, None) is not None for name in _PARSED):
+            return [
+                [parse_response(self._tokenizer, ids, prefix=kept.prompt_ids[row], tools=self.tools)]
+                for row, ids in branches
+            ]
+        texts = self._decoded([ids for _, ids in branches])
+        return [[{"role": "assistant", "content": text}] for text in texts] if talking else texts
 
     def _decoded(self, ids: Sequence[Sequence[int]]) -> list[str]:
         texts: list[str] = self.processing_class.batch_decode(ids, skip_special_tokens=True)

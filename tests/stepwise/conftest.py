@@ -53,7 +53,14 @@ def letters_of_prompt(prompts: Sequence[str], completions: Sequence[str], **colu
 def train(tiny: str, tmp_path: Path) -> Callable[..., list[dict[str, float]]]:
     """Trains a few steps with a trainer class; the logged rows."""
 
-    def run(trainer_class: Any, steps: int = 3, lora: bool = False, extra: Any = None, **options: Any) -> Any:
+    def run(
+        trainer_class: Any,
+        steps: int = 3,
+        lora: bool = False,
+        extra: Any = None,
+        prompts: Sequence[Any] = PROMPTS,
+        **options: Any,
+    ) -> Any:
         import torch
         from datasets import Dataset
         from peft import LoraConfig
@@ -70,7 +77,7 @@ def train(tiny: str, tmp_path: Path) -> Callable[..., list[dict[str, float]]]:
         rewards = options.pop("rewards", None)
         trainer = trainer_class(
             model=tiny, args=config, reward_funcs=rewards or [letters_of_prompt], peft_config=peft,
-            train_dataset=Dataset.from_dict({"prompt": PROMPTS * 4}), **(extra or {}),
+            train_dataset=Dataset.from_dict({"prompt": list(prompts) * 4}), **(extra or {}),
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)

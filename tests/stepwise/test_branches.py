@@ -1,4 +1,4 @@
-"""Branches are sampled in calls no larger than the round's own."""
+"""Branches are sampled in calls no larger than the round's own, and a reward is told of them as of a round's rows."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from itertools import product
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from selfrefine.stepwise import trainer as module
 from selfrefine.stepwise.branches import Branches, Branching
 from selfrefine.stepwise.settings import StepCredit
-from selfrefine.stepwise.trainer import StepCreditTrainer
+from selfrefine.stepwise.trainer import Continued, StepCreditTrainer
 from tests.stepwise.conftest import PROMPTS
 
 Train = Callable[..., Any]
@@ -79,3 +80,86 @@ def test_without_chance_no_split_changes_a_branch(train: Train) -> None:
     assert len({tuple(ids) for branches in whole for ids in branches}) == len(begun)
     for at_once in (1, 5, 8):
         assert Branches(trainer).sample(begun, 2, at_once) == whole
+
+
+# ── What a reward is told ─────────────────────────────────────────────────────────────────────────────────────────
+
+CHAT = "{% for turn in messages %}{{ turn['content'] }}{% endfor %}{% if add_generation_prompt %}..={% endif %}"
+TEMPLATE = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": "..",
+    "fields": {
+        "reasoning_content": {"open": "=", "close": "e", "content": "text"},
+        "content": {"close": "<eos>", "content": "text"},
+    },
+}
+"""Reasoning begins in the prompt, with `=`, and ends at the first e."""
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("form", ["plain", "turns", "response template"])
+def test_a_reward_is_told_of_a_branch_as_of_a_completion_of_the_same_tokens(tiny: str, train: Train, form: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.chat_template = CHAT
+    tokenizer.response_template = TEMPLATE if form == "response template" else None
+    prompts = PROMPTS if form == "plain" else [[{"role": "user", "content": each}] for each in PROMPTS]
+    of_rounds: list[tuple[Any, list[int], Any]] = []
+    of_branches: list[tuple[Any, list[int], Any]] = []
+
+    def told(prompts: Any, completions: Any, *, completion_ids: Any, log_extra: Any, **columns: Any) -> list[float]:
+        branches = len(log_extra.__code__.co_names) == 0  # only they have nowhere to log to
+        seen = zip(prompts, map(list, completion_ids), completions, strict=True)
+        (of_branches if branches else of_rounds).extend(seen)
+        return [float(sum(ids) % 2) for ids in completion_ids]
+
+    class Same(StepCreditTrainer):
+        """Its branches are the completion itself."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "reward_funcs": [told]})
+
+        def _continued(self, kept: Any, wanted: Any) -> Any:
+            return [Continued([list(kept.completion_ids[row])] * 2, 0) for row, _ in wanted]
+
+    train(Same, prompts=prompts, extra={"step_credit": StepCredit(), "processing_class": tokenizer})
+    assert len(of_branches) > ROWS
+    assert all(each in of_rounds for each in of_branches)
+    if form == "response template":
+        thoughts = [completion[0].get("reasoning_content") for _, _, completion in of_branches]
+        assert any(thoughts) and any(completion[0]["content"] for _, _, completion in of_branches)
+
+
+@pytest.mark.usefixtures("everywhere")
+def test_a_step_reward_is_told_of_the_round_s_completions(tiny: str, train: Train) -> None:
+    """Parsed, where the tokenizer has a template; its parts are those of the whole text."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.chat_template, tokenizer.response_template = CHAT, TEMPLATE
+    known: list[tuple[list[int], Any]] = []
+    asked: list[tuple[list[int], Any]] = []
+
+    class Spied(StepCreditTrainer):
+        def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, ids: Any) -> Any:
+            known.extend(zip(map(list, ids), completions, strict=True))
+            return super()._calculate_rewards(inputs, prompts, completions, ids)
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "reward_funcs": [odd]})
+
+    def odd(prompts: Any, completions: Any, *, completion_ids: Any, **columns: Any) -> list[float]:
+        return [float(sum(ids) % 2) for ids in completion_ids]
+
+    def half(prompts: Any, completions: Any, steps: Any, *, completion_ids: Any, **columns: Any) -> Any:
+        asked.extend(zip(map(list, completion_ids), completions, strict=True))
+        texts = tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
+        assert ["".join(parts) for parts in steps] == texts
+        return [[0.5] * len(parts) for parts in steps]
+
+    train(
+        Spied, prompts=[[{"role": "user", "content": each}] for each in PROMPTS],
+        extra={
+            "step_credit": StepCredit(credit="step_reward", reward="half"), "step_reward": half,
+            "processing_class": tokenizer,
+        },
+    )  # fmt: skip
+    assert asked and all(each in known for each in asked)
+    assert any(completion[0].get("reasoning_content") for _, completion in asked)
