@@ -72,6 +72,12 @@ class RecurStage(RolloutSettings, DataStageSettings):
     @model_validator(mode="after")
     def _whole_rollouts(self) -> RecurStage:
         self.check_steps(self.reasoner.segments)
+        rollouts = self.steps // self.rollout_steps(self.reasoner.segments)
+        if self.keep == "best" and self.judge_every is not None and self.judge_every > rollouts:
+            raise ValueError(
+                f"judge_every {self.judge_every} is more than the {rollouts} rollouts of this training: keep: best "
+                "has the last look alone to choose from; give a smaller one, or keep: last"
+            )
         return self
 
     def check(self, recipe: Recipe) -> Iterator[str]:
@@ -106,6 +112,11 @@ class RecurStage(RolloutSettings, DataStageSettings):
             f"data.{self.validation}: {number} of {len(problems)} boards are left out of the validation: {reason}"
             for reason, number in missed.items()
         ]
+        if judged.get(f"accuracy best {self.reasoner.segments}") == 0:
+            said.append(
+                f"keep: best: no look solved a board of data.{self.validation}; the weights with most right cells were "
+                f"kept, of step {numbers['kept step']}"
+            )
         return StageResult(rows_in, len(boards.inputs), dropped, numbers | judged, warnings=said)
 
     def _unseen(

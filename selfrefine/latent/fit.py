@@ -18,8 +18,11 @@ from selfrefine.tracking import Tracking
 from selfrefine.training import EVERY_LOSS, last_save, of_machine, on_one_device, run, step_of
 
 _LOGGED = frozenset(
-    {"loss", "accuracy", "cell_accuracy", "kept_accuracy", "learning_rate", "segment", "rollouts", "boards_seen"}
-)
+    (
+        "loss", "accuracy", "cell_accuracy", "kept_accuracy", "kept_step", "learning_rate", "segment", "rollouts",
+        "boards_seen",
+    )
+)  # fmt: skip
 
 
 def train_reasoner(
@@ -104,4 +107,5 @@ def train_reasoner(
         "rollouts": trainer.state.global_step // length,
         "parameters": model.num_parameters(),
         "loss": sum(losses) / len(losses),
+        **({} if trainer.kept_step is None else {"kept step": trainer.kept_step}),
     }

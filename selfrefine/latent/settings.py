@@ -83,8 +83,9 @@ class RolloutSettings(BaseModel):
     )
     keep: Literal["last", "best"] = Field(
         "last",
-        description="which weights are the checkpoint; best: those that solved most of the validation data at a look, "
-        "the first of equals, with the last ones beside them in its folder `last`",
+        description="which weights are the checkpoint; best: those that solved most boards of the validation data at a "
+        "look, of equals those with most right cells, then the first; the last ones are beside them in its folder "
+        "`last`. `kept_accuracy` and `kept_step` in the log are those of the best weights so far",
     )
     save_every: int = Field(
         50, ge=1, description="rollouts between the points from which a stopped stage resumes", json_schema_extra=INERT

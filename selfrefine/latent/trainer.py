@@ -122,19 +122,22 @@ class RolloutTrainer(LoadedAlready, Trainer):  # type: ignore[misc]
                 model = self.accelerator.unwrap_model(self.model)
                 logs["accuracy"], logs["cell_accuracy"] = accuracy(model, self._validation)
                 if self._best is not None:
-                    logs["kept_accuracy"] = self._offered(self._best, model, logs["accuracy"])
+                    self._offer(self._best, model, logs["accuracy"], logs["cell_accuracy"])
+                    logs["kept_accuracy"], logs["kept_step"] = self._best.accuracy, self._best.step
         super().log(logs, *args, **kwargs)
 
-    def _offered(self, best: Best, model: LatentReasoner, accuracy_of_step: float) -> float:
-        """The accuracy of the best weights of the looks so far, this one's too: of their average where there is one."""
+    def _offer(self, best: Best, model: LatentReasoner, boards: float, cells: float) -> None:
+        """Offers the weights of this step, with their shares of right boards and cells, or their average with its."""
         assert self._validation is not None
-        if self.average is None:
-            offered, found = model, accuracy_of_step
-        else:
-            offered = cast(LatentReasoner, self.average.module)
-            found, _ = accuracy(offered, self._validation)
-        best.offer(offered, found, self.state.global_step, self.args.should_save)
-        return best.accuracy
+        if self.average is not None:
+            model = cast(LatentReasoner, self.average.module)
+            boards, cells = accuracy(model, self._validation)
+        best.offer(model, boards, cells, self.state.global_step, self.args.should_save)
+
+    @property
+    def kept_step(self) -> int | None:
+        """The step of the best look so far, where `settings.keep` is `best`."""
+        return None if self._best is None else self._best.step
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         if _internal_call or output_dir is None:

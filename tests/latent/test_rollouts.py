@@ -251,12 +251,13 @@ def test_the_best_look_is_the_checkpoint_and_the_last_step_beside_it(
     with pytest.raises(TrainingStopped, match="step 24 of 40"):
         _fit(boards, config, tmp_path / "stopped", settings, validation=unseen, should_stop=stop)
     _, rest = _fit(boards, config, tmp_path / "stopped", settings, validation=unseen)
-    _, log = _fit(boards, config, tmp_path / "whole", settings, validation=unseen)
+    numbers, log = _fit(boards, config, tmp_path / "whole", settings, validation=unseen)
     looks = [row for row in log if "accuracy" in row]
     assert [row["step"] for row in looks] == list(range(4, 41, 4))
     kept = [row["kept_accuracy"] for row in looks]
     assert kept == np.maximum.accumulate(kept).tolist() and len(set(kept)) > 1
     assert [row["kept_accuracy"] for row in rest if "accuracy" in row] == kept[6:]
+    assert looks[-1]["kept_step"] == numbers["kept step"] == looks[kept.index(kept[-1])]["step"]
     if ema is None:
         assert kept == np.maximum.accumulate([row["accuracy"] for row in looks]).tolist()
     folder = tmp_path / "whole" / "checkpoint"
@@ -272,6 +273,22 @@ def test_the_best_look_is_the_checkpoint_and_the_last_step_beside_it(
         assert torch.equal(plain.head.weight, last.head.weight)
     assert not list(folder.glob("best*")) and len(list((tmp_path / "whole/saves").glob("best-*"))) == 1
     assert set(curves(folder, unseen, 2)) == {"averaged", "raw", "best"} - ({"averaged"} if ema is None else set())
+
+
+def test_of_looks_that_solve_no_board_the_one_with_most_right_cells_is_kept(
+    boards: Boards, config: LatentReasonerConfig, tmp_path: Path
+) -> None:
+    unseen = Boards(boards.inputs, np.random.default_rng(5).integers(2, 6, boards.inputs.shape))
+    settings = QUICK.model_copy(
+        update={"judge_every": 1, "steps": 40, "ema": None, "keep": "best", "learning_rate": 0.01}
+    )
+    numbers, log = _fit(boards, config, tmp_path, settings, validation=unseen)
+    looks = [row for row in log if "accuracy" in row]
+    cells = [row["cell_accuracy"] for row in looks]
+    assert not any(row["accuracy"] for row in looks) and 0 < int(np.argmax(cells)) < len(cells) - 1
+    assert numbers["kept step"] == looks[int(np.argmax(cells))]["step"]
+    kept = LatentReasoner.from_pretrained(tmp_path / "checkpoint")
+    assert curve(kept, unseen, config.segments)["cells"][-1] == max(cells)
 
 
 def test_the_last_step_is_looked_at_where_one_is_to_be_chosen(

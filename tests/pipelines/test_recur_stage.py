@@ -77,6 +77,11 @@ def test_a_chain_without_a_model_resumes_and_is_judged(real_children: Any, snaps
     ("override", "said"),
     [
         ("stages.recur.steps=10", "stages.recur: steps: 10 is no whole number of rollouts of 3 steps; take 12"),
+        (
+            "stages=[{kind: recur, validation: validation, steps: 12, reasoner: {segments: 3}, "
+            "judge_every: 5, keep: best}]",
+            "judge_every 5 is more than the 4 rollouts of this training: keep: best has the last look alone",
+        ),
         ("stages.recur.reasoner.headz=4", "stages.recur.reasoner.headz: unknown key; did you mean `heads`?"),
         ("stages.recur.reasoner.heads=3", "hidden_size 32 must be a multiple of 2 × heads; heads is 3"),
         (
@@ -98,6 +103,18 @@ def test_mistakes_are_lines_of_the_plan(real_children: Any, tmp_path: Path, over
     arms: dict[str, Any] = {}
     planned = real_children.trivium("run", write(tmp_path, arms=arms), "--runs", tmp_path, override, "--plan")
     assert planned.code == 2 and said in " ".join(planned.text.split()), planned.text
+
+
+def test_where_no_look_solves_a_board_the_stage_says_so(real_children: Any, tmp_path: Path) -> None:
+    recipe = write(tmp_path, arms={}, stages=[{**RECUR, "steps": 6, "judge_every": 1, "keep": "best"}])
+    done = real_children.trivium("run", recipe, "--runs", tmp_path)
+    assert done.code == 0, done.text
+    manifest = json.loads((tmp_path / "tiny/recur/manifest.json").read_text())
+    assert manifest["numbers"]["kept step"] in (3, 6)
+    assert manifest["warnings"] == [
+        "keep: best: no look solved a board of data.validation; the weights with most right cells were kept, of step "
+        f"{manifest['numbers']['kept step']}"
+    ]
 
 
 @pytest.mark.parametrize(
