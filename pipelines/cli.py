@@ -11,7 +11,7 @@ import typer
 
 from pipelines.cli_eval import eval_app
 from pipelines.cli_rewards import rewards_app
-from pipelines.terminal import RunName, Runs, command_line, echo_columns, one_line, options_of, show
+from pipelines.terminal import RunName, Runs, command_line, echo_columns, one_line, show, task_options
 
 if TYPE_CHECKING:
     from pipelines.launching.ranks import Ranks
@@ -262,14 +262,16 @@ def tasks_show(
     """The first problems of a task."""
     with one_line():
         from pipelines.tables import plain_table
-        from tasks.registry import entry, load, makes_problems
+        from tasks.registry import check_whole, entry, load, makes_problems
 
-        about = entry(name)
+        about, options = entry(name), task_options(overrides or [])
+        skip, take = options.pop("skip", 0), options.pop("take", None)
+        check_whole(skip, take)
         typer.echo(f"{about.name}: {about.summary}")
-        options = options_of(overrides or [])
         if makes_problems(name):
-            options.setdefault("size", count)  # Hard puzzles take a second each: no more than are shown.
-        rows = load(name, split, **options)
+            # Hard puzzles take a second each: no more than are shown.
+            options.setdefault("size", skip + (take or count))
+        rows = load(name, split, skip, take, **options)
         asked = [(each.id, each.kind, each.question, each.answer, each.image or "") for each in rows.problems[:count]]
         shown = [(each.id, each.path) for each in rows.pictures[:count]]
         header = ("problem", "kind", "question", "answer", "image") if asked else ("picture", "path")

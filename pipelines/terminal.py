@@ -67,6 +67,18 @@ def options_of(assignments: Sequence[str]) -> dict[str, Any]:
     return {".".join(keys): value for keys, value in map(parse_assignment, assignments)}
 
 
+def task_options(assignments: Sequence[str]) -> dict[str, Any]:
+    """`options_of` for a task that is named on the command line, as its split is. Raises `RecipeError`."""
+    from pipelines.errors import RecipeError
+
+    options = options_of(assignments)
+    if "split" in options:
+        raise RecipeError(f"`split={options['split']}`: here the split is an option: --split {options['split']}")
+    if "task" in options:
+        raise RecipeError(f"`task={options['task']}`: the task is the first argument, without task=; leave this out")
+    return options
+
+
 def echo_columns(rows: Sequence[Sequence[str]]) -> None:
     """Aligned text without a table's imports, for the commands that have to be quick."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

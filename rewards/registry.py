@@ -220,9 +220,11 @@ class FileReward:
 def _with_options(reference: str, reward: Reward, options: Mapping[str, Any]) -> Reward:
     import inspect
 
-    taken = inspect.signature(reward).parameters
+    found = inspect.signature(reward).parameters.values()
+    of_a_call = ("prompts", "completions")
+    taken = [each.name for each in found if each.kind is not each.VAR_KEYWORD and each.name not in of_a_call]
     for name in options:
-        if name not in taken or name in ("prompts", "completions"):
+        if name not in taken:
             raise RewardError(f"reward `{reference}` takes no `{name}`{did_you_mean(name, taken)}")
     return functools.partial(reward, **options)
 

@@ -14,6 +14,7 @@ from engines.spelling import did_you_mean
 from tasks.gym_package import PREFIX
 from tasks.problem import Rows, TaskError
 from tasks.remote import here
+from tasks.whole import is_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ def load(task: str, split: str = "train", skip: int = 0, take: int | None = None
     from tasks.images import without_bad_images
 
     check_options(task, options)
+    check_whole(skip, take)
     make = function(task, "load")
     assert make is not None
     what = f"{task}, split {split}"
@@ -122,6 +124,13 @@ def check_options(task: str, options: Collection[str]) -> None:
     for name in required:
         if name not in options:
             raise TaskError(f"task {task} needs `{name}`: give {name}=…")
+
+
+def check_whole(skip: int, take: int | None) -> None:
+    """Raises `TaskError` where a slice is not of whole numbers, from 0 and from 1."""
+    for name, value, least in (("skip", skip, 0), ("take", take, 1)):
+        if value is not None and (not is_whole(value) or value < least):
+            raise TaskError(f"{name} is a whole number of {least} or more, not {value!r}")
 
 
 def check(task: str, split: str = "train", skip: int = 0, take: int | None = None, **options: Any) -> str | None:

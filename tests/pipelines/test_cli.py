@@ -371,3 +371,30 @@ def test_tasks_and_rewards(children: Any) -> None:
     assert "exact_match" in children.trivium("rewards", "list").text
     assert children.trivium("rewards", "show", "exact_match").code == 0
     assert children.trivium("rewards", "show", "exact_mach").code == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("split=test", "`split=test`: here the split is an option: --split test"),
+        ("task=maze", "`task=maze`: the task is the first argument, without task=; leave this out"),
+        ("skip=a", "skip is a whole number of 0 or more, not 'a'"),
+        ("take=-2", "take is a whole number of 1 or more, not -2"),
+        ("name=x", "`name` is no key of task sudoku; there are: "),
+    ],
+)
+def test_tasks_show_says_how_a_key_of_recipes_is_given(given: str, line: str, children: Any) -> None:
+    refused = children.trivium("tasks", "show", "sudoku", given)
+    assert refused.code == 2 and f"error: {line}" in refused.text and "Traceback" not in refused.text
+
+
+def test_tasks_show_makes_as_many_problems_as_its_slice_takes(children: Any) -> None:
+    def shown(*arguments: object) -> str:
+        text: str = children.trivium("tasks", "show", "sudoku", *arguments).text
+        return text
+
+    assert "7 problems" in shown("take=7")
+    last = shown("skip=6", "-n", 1)
+    # The problem's name and kind, its grid, and the blank line: as the end of all seven.
+    assert "1 problems" in last and "10 empty" in last
+    assert last.splitlines()[-6:-1] == shown("-n", 7).splitlines()[-6:-1]

@@ -136,6 +136,14 @@ def test_options_are_checked(file: Path) -> None:
         registry.load(f"{file}:contains", {"wieght": 2})
 
 
+@pytest.mark.parametrize("name", ["prompts", "completions", "columns", "reference"])
+def test_what_a_call_brings_is_no_option(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "loose.py"
+    path.write_text("def loose(prompts, completions, **columns):\n    return [0.0] * len(completions)\n")
+    with pytest.raises(RewardError, match=f"takes no `{name}`$"):
+        registry.load(f"{path}:loose", {name: 2})
+
+
 def test_a_missing_column_is_named_before_the_call(file: Path) -> None:
     reward = registry.load(f"{file}:contains")
     with pytest.raises(RewardError, match="`contains` wants the column 'answer'; there are: gold"):
