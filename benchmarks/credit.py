@@ -68,7 +68,7 @@ def _mask_id(directory: Path) -> int:
 def _model(directory: Path, masked: bool) -> str:
     path = directory / ("masked" if masked else "causal")
     if not path.exists():
-        sizes = {"hidden_size": 256, "layers": 4, "heads": 4, "kv_heads": 4, "vocab_size": 2000}
+        sizes = {"hidden_size": 128, "layers": 2, "heads": 4, "kv_heads": 4, "vocab_size": 1000}
         spec = BuildSpec(architecture="masked_llama" if masked else "llama", **sizes)
         build_model(spec, PROMPTS, path, seed=0)
     return str(path)
