@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engines.base import EngineError
 from engines.checkpoint import tokenizer_place, with_bases
 from engines.json_file import read_object
+from engines.looped.config import LoopConfig, is_looped
 from pipelines.manifest import digest_of
 from pipelines.sections import fingerprint
 from pipelines.stage import StageHandle
@@ -74,6 +75,21 @@ def model_kind(model: ModelSettings) -> str | None:
         return engine_kind(place) if (Path(root_of(place)) / "config.json").is_file() else None
     except EngineError:
         return None  # a line on the model says so
+
+
+def may_loop(path: str) -> bool:
+    """Whether a checkpoint has a loop; true also where its directory is damaged, of which another line tells."""
+    try:
+        return is_looped(Path(path))
+    except EngineError:
+        return True
+
+
+def iterations_of(found: Sequence[Checkpoint], engine: Any) -> dict[str, int]:
+    """Name -> iterations that an engine of these settings makes, of the checkpoints that have a loop."""
+    loops = {each.name: LoopConfig.read(Path(each.path)).loop for each in found if is_looped(Path(each.path))}
+    asked = getattr(engine, "iterations", None)
+    return {name: loop.iterations if asked is None else asked for name, loop in loops.items()}
 
 
 def root_of(path: str) -> str:

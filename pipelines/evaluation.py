@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pipelines import prompts
-from pipelines.checkpoints import Checkpoint, chat_template, hub_commit, layers_of, root_of
+from pipelines.checkpoints import Checkpoint, chat_template, hub_commit, iterations_of, layers_of, root_of
 from pipelines.errors import RunError
 from pipelines.files import whole, write_json
 from pipelines.machine import Spent, provenance
@@ -227,7 +228,7 @@ def provenance_of(
 ) -> dict[str, Any]:
     """How the result of a suite came about, in JSON values. `engine`: the engine's settings."""
     return {
-        "quote": quote(suite.settings(problems), samples),
+        "quote": quote(suite.settings(problems), samples, iterations_of(found, engine)),
         "first_prompt": [dict(turn) for turn in suite.messages(problems[0])],
         **provenance_of_run(found, seed, engine, suite.messages(problems[0]), problems[0].image is not None),
     }
@@ -238,11 +239,13 @@ def provenance_of_run(
 ) -> dict[str, Any]:
     """What any result says of the checkpoints, the engine and the machine. `first`: the turns of the first prompt,
     beside which there may be an `image`."""
+    iterations = iterations_of(found, engine)
     return {
         "engine": engine.model_dump(mode="json"),
         "seed": seed,
         **provenance(),
         "checkpoints": {each.name: each.fingerprint for each in found},
+        **({"iterations": iterations} if iterations else {}),
         "weights": {each.name: weights_digest(each.path) for each in found},
         "chat_templates": {each.name: _short_sha(chat_template(each.path)) for each in found},
         "prompts": prompts.beginnings(found, first, image, engine),
@@ -291,8 +294,11 @@ def sign(
     ).write(directory)
 
 
-def quote(settings: Mapping[str, Any], samples: int = 1) -> str:
-    """One line that says how a number was made."""
+def quote(settings: Mapping[str, Any], samples: int = 1, iterations: Mapping[str, int] = MappingProxyType({})) -> str:
+    """One line that says how a number was made.
+
+    `iterations`: of the checkpoints with a loop. They are named where the number was set, as the others make none.
+    """
     data, decoding, engine = settings["data"], settings["decoding"], settings["engine"]
     temperature, version = decoding["temperature"], settings["version"]
     partial = data["problems"] < data["original"]
@@ -304,14 +310,14 @@ def quote(settings: Mapping[str, Any], samples: int = 1) -> str:
         f"{settings['reward']['name']} v{settings['reward']['version']}, "
         f"strict extraction v{settings['extraction']['version']}",
         f"n={samples}",
-        " ".join(_of_engine(name, value) for name, value in engine.items() if value),
+        " ".join(_of_engine(name, value) for name, value in engine.items() if value and name != "iterations"),
     ]
+    if "iterations" in engine and iterations:
+        parts.append(f"{engine['iterations']} iterations of {', '.join(iterations)}")
     return " · ".join(parts)
 
 
 def _of_engine(name: str, value: Any) -> str:
-    if name == "iterations":
-        return f"{value} iterations"
     return str(value) if name in ("kind", "dtype") else f"{name}={value}"
 
 

@@ -86,7 +86,11 @@ def _rescore(old: Stored, reward: str | None, forms: Mapping[str, str]) -> Resco
         arms={each["label"]: each["arm"] for each in old.result["checkpoints"]},
         ks=old.result["ks"],
         samples=old.result["samples"],
-        provenance={**before, "quote": quote(settings, old.result["samples"]), "rescored": {"stage": old.name}},
+        provenance={
+            **before,
+            "quote": quote(settings, old.result["samples"], before.get("iterations", {})),
+            "rescored": {"stage": old.name},
+        },
     )
     result |= composed(_section(old), results)
     directory = _place(old, suite)

@@ -63,7 +63,15 @@ def test_the_loop_is_trained_on_what_was_tuned_and_evaluated(real_children: Any,
     assert more.code == 0, more.text
     again = json.loads((run / "evaluate/eval.json").read_text())
     assert again["suite"]["engine"]["iterations"] == 3 and again["suite"]["digest"] != result["suite"]["digest"]
-    assert "3 iterations" in again["provenance"]["quote"]
+    assert again["provenance"]["quote"].endswith(" · 3 iterations of reflect")
+    assert [each["provenance"]["iterations"] for each in (result, again)] == [{"reflect": 2}, {"reflect": 3}]
+    base, looped = run / "tune/checkpoint", run / "reflect/checkpoint"
+    for checkpoints, code in (({"base": base}, 2), ({"base": base, "looped": looped}, 0)):
+        asked = ", ".join(f"{label}: {place}" for label, place in checkpoints.items())
+        only = [f"stages=[{{kind: evaluate, checkpoints: {{{asked}}}}}]", "engine.iterations=0", "name=other", "--plan"]
+        planned = real_children.trivium("run", recipe, "--runs", tmp_path, *only)
+        said = "engine.iterations: no checkpoint that evaluate asks has a loop"
+        assert planned.code == code and (said in " ".join(planned.text.split())) == (code == 2), planned.text
 
 
 def test_mistakes_are_lines_of_the_plan(real_children: Any, tmp_path: Path) -> None:
