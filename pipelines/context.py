@@ -53,6 +53,8 @@ class StageContext:
     """Trains the stage in processes of their own, up to a checkpoint that is whole; None: this process trains."""
     for_training_alone: bool = False
     """True in a process that a driver started for the training of this stage."""
+    on_work: Callable[[], None] = lambda: None
+    """Called when something of the stage is done."""
     heartbeat: Heartbeat | None = None
     """Told what is done, for those who watch."""
     opened: list[Path] = field(default_factory=list)
@@ -114,11 +116,29 @@ class StageContext:
     def progress(self, total: int, what: str) -> Iterator[Progress]:
         """A bar on a terminal, plain lines elsewhere. `with context.progress(n, "asking") as bar: bar.advance(1)`."""
         with progress(total, f"{self.name}: {what}") as bar:
-            yield self.heartbeat.counting(bar, total, what) if self.heartbeat else bar
+            watched = _Worked(bar, self.on_work)
+            yield self.heartbeat.counting(watched, total, what) if self.heartbeat else watched
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Appends a record to the run's `metrics.jsonl`. A record with the `step` of an earlier one replaces it."""
         self.metrics.append(self.name, record)
+
+
+class _Worked:
+    """A bar that calls `on_work` when it first advances."""
+
+    def __init__(self, bar: Progress, on_work: Callable[[], None]) -> None:
+        self._bar, self._on_work = bar, on_work
+        self._worked = False
+
+    def advance(self, count: int = 1) -> None:
+        if not self._worked:
+            self._worked = True
+            self._on_work()
+        self._bar.advance(count)
+
+    def skip(self, count: int) -> None:
+        self._bar.skip(count)
 
 
 def chunks_at_once(settings: EngineSettings) -> int:

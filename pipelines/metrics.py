@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,13 @@ class Metrics:
         with self.path.open("ab", buffering=0) as file:
             file.write(line.encode())
 
-    def forget(self, stage: str) -> None:
-        """Drops what a stage logged under settings that no longer hold."""
-        self._rewrite([record for record in self.read() if record["stage"] != stage])
+    def of(self, stage: str) -> list[dict[str, Any]]:
+        """What a stage has logged."""
+        return [record for record in self.read() if record["stage"] == stage]
+
+    def replace(self, stage: str, records: Sequence[dict[str, Any]] = ()) -> None:
+        """Puts these in the place of what a stage has logged, which goes."""
+        self._rewrite([*(record for record in self.read() if record["stage"] != stage), *records])
 
     def settle(self, stage: str) -> None:
         """Keeps the last of the records of `stage` that speak of one step (or, without `step`, say the same)."""

@@ -112,7 +112,7 @@ def validate(source: Source) -> Recipe:
 
 def override_stage(stage: StageSettings, overrides: Iterable[tuple[str, Any]], what: str) -> StageSettings:
     """The stage with dotted settings replaced. Raises `RecipeError` whose lines begin with `what`."""
-    data = stage.model_dump(mode="json")
+    data = stage.model_dump(mode="json", exclude_unset=True)
     for dotted, value in overrides:
         assign(data, dotted.split("."), copy.deepcopy(value), f"{what}.{stage.name}.{dotted}")
     try:

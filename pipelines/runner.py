@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from engines.settings import missing_engine
 from pipelines import machine
+from pipelines.aside import Aside, clear, put_aside
 from pipelines.context import StageContext
 from pipelines.errors import Interrupted, RunError, explain
 from pipelines.files import remove, sweep, write_json, write_text
@@ -67,6 +68,10 @@ def run(
             held.enter_context(locked(root))
             held.enter_context(mirror.held(say, give_up))
             mirror.pull()
+        if left := put_aside(root):
+            with locked(root) if mirror is None else nullcontext():
+                for aside in left:
+                    _given_back(aside)
         parts = legs(recipe, root)
         selected = selection.of(parts)
         steps = {step.leg.label + step.link.name: step for step in plan(parts)}
@@ -134,18 +139,25 @@ def _bring_up_to_date(step: Step, made: dict[str, Step], selected: bool, around:
 def _run_step(step: Step, made: Mapping[str, Step], around: _Surroundings) -> Manifest:
     """Runs one stage, whose upstream is finished, and writes its manifest."""
     link, directory = step.link, step.directory
-    context = context_of(step, made, around.stop, launch=_launch(step, around.lead), heartbeat=around.heart)
+    aside = Aside(directory)
+    launch = _launch(step, around.lead)
+    context = context_of(step, made, around.stop, launch=launch, heartbeat=around.heart, on_work=aside.drop)
     metrics = context.metrics
     fingerprints = {name: context.handle(kind).manifest.fingerprint for kind, name in link.upstream.items()}
-    attempts = _begin(directory, {"digest": step.digest, "inputs": fingerprints}, metrics, link.name)
+    attempts = _begin(aside, {"digest": step.digest, "inputs": fingerprints}, metrics, link.name)
     if around.mirror is not None:
         around.mirror.begun(directory)
 
     spent = machine.Spent()
     try:
         result = link.settings.run(context)
+    except BaseException:
+        if _given_back(aside) and around.mirror is not None:
+            around.mirror.push(directory)
+        raise
     finally:
         context.close_engine()
+    aside.drop()
     if link.settings.counts_rows:
         _check_counts(link.name, result)
     _remove_shards(directory, keep=context.opened)
@@ -210,30 +222,39 @@ def handle_of(step: Step) -> StageHandle:
     return StageHandle(name, step.link.kind, step.directory, manifest, step.leg.recipe.seed)
 
 
-def _begin(directory: Path, attempt: dict[str, Any], metrics: Metrics, stage: str) -> int:
+def _begin(aside: Aside, attempt: dict[str, Any], metrics: Metrics, stage: str) -> int:
     """Makes the directory fit to work in; returns the number of this attempt.
 
-    An attempt with the same settings and inputs goes on with whatever is there. Otherwise older outputs go, but for
-    shards, which know by their own key whether they still hold. The order of removal keeps every state in between
-    recognisable: never a manifest, nor a matching attempt, beside files that are half removed.
+    An attempt with the same settings and inputs goes on with whatever is there. Otherwise finished outputs are put
+    aside and unfinished ones go, but for shards, which know by their own key whether they still hold. The order of
+    removal keeps every state in between recognisable: never a manifest, nor a matching attempt, beside files that are
+    half removed.
     """
+    directory = aside.directory
     directory.mkdir(exist_ok=True)
-    remove(directory / MANIFEST_FILE)
     path = directory / ATTEMPT_FILE
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     number = 1
     if {key: before.get(key) for key in attempt} == attempt:
+        remove(directory / MANIFEST_FILE)
         number = int(before["attempts"]) + 1
+    elif (directory / MANIFEST_FILE).exists():
+        aside.put(metrics.of(stage))
+        metrics.replace(stage)
     else:
-        remove(path)
-        metrics.forget(stage)
-        kept = {file.parent for file in directory.rglob(KEY_FILE)}
-        for each in sorted(directory.rglob("*"), reverse=True):
-            if any(each == shard or shard in each.parents or each in shard.parents for shard in kept):
-                continue
-            remove(each)
+        clear(directory)
+        metrics.replace(stage)
     write_json(path, {**attempt, "attempts": number})
     return number
+
+
+def _given_back(aside: Aside) -> bool:
+    """Puts finished outputs back in place of an attempt that got nothing done; False where there are none aside."""
+    if (records := aside.records()) is None:
+        return False
+    Metrics(aside.directory.parent / METRICS_FILE).replace(aside.directory.name, records)
+    aside.put_back()
+    return True
 
 
 def _remove_shards(directory: Path, keep: list[Path]) -> None:

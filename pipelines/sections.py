@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engines.settings import EngineSettings
+from pipelines.files import sha256_of
 from selfrefine.build import BuildSpec
 from tasks.registry import check_options
 from tasks.remote import identity, is_url
 
 if TYPE_CHECKING:
     from tasks.problem import Rows
+
+_READ_FILES, _READ_BYTES = 1000, 64 * 2**20
+"""Up to so much is read for a fingerprint; that takes a tenth of a second."""
 
 
 class ModelSettings(BaseModel):
@@ -114,10 +118,15 @@ def engine_fields(kind: str) -> frozenset[str]:
 
 
 def fingerprint(path: Path) -> str:
-    """Identity of a file or directory by names, sizes and times of change: gigabytes are not read at each start."""
+    """Identity of a file or directory: by what is in it, or where that is much, by names, sizes and times of change.
+
+    Gigabytes are not read at each start.
+    """
+    files = [each for each in (sorted(path.rglob("*")) if path.is_dir() else [path]) if each.is_file()]
+    states = [each.stat() for each in files]
+    read = len(files) <= _READ_FILES and sum(state.st_size for state in states) <= _READ_BYTES
     digest = hashlib.sha256()
-    for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if each.is_file():
-            status = each.stat()
-            digest.update(f"{each.relative_to(path)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    for each, state in zip(files, states, strict=True):
+        identity = sha256_of(each) if read else f"{state.st_size}\0{state.st_mtime_ns}"
+        digest.update(f"{each.relative_to(path)}\0{identity}\0".encode())
     return digest.hexdigest()

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pipelines.aside import FOLDER as ASIDE
 from pipelines.errors import RunError
 from pipelines.files import PARTIAL, remove, sha256_of, whole
 from pipelines.heartbeat import LIVE_FILE
@@ -288,13 +289,18 @@ class Mirror:
         )
 
     def _whole_files(self, directory: Path) -> list[str]:
-        """Names of the files that are in place, but for locks, heartbeats and manifests; what makes others count last.
+        """Names of the files that are in place, but for locks, heartbeats, manifests and what is put aside; what makes
+        others count last.
 
         A save of a training is in place when its last file is.
         """
         others = (LOCK_FILE, LIVE_FILE, MANIFEST_FILE)
         found = (path for path in directory.rglob("*") if path.name not in others)
-        placed = [path for path in found if path.is_file() and not any(part.startswith(PARTIAL) for part in path.parts)]
+        placed = [
+            path
+            for path in found
+            if path.is_file() and not any(part.startswith(PARTIAL) or part == ASIDE for part in path.parts)
+        ]
         names = [path.relative_to(self.local).as_posix() for path in placed if not _is_of_half_a_save(path)]
         return sorted(names, key=_last_first)
 

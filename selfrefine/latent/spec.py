@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 Recurrence = Literal["sr2", "plain", "hrm", "trm"]
 PAPER: dict[str, dict[str, int]] = {
@@ -72,12 +72,15 @@ class ReasonerSpec(BaseModel):
         description="cross-entropy of which distribution; stablemax in the public code",
     )
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _as_in_the_paper(cls, values: Any) -> Any:
+    def _as_in_the_paper(cls, values: Any, handler: ModelWrapValidatorHandler[ReasonerSpec]) -> ReasonerSpec:
         if not isinstance(values, dict):
-            return values
-        return {**PAPER.get(values.get("recurrence", "sr2"), {}), **values}
+            return handler(values)
+        spec = handler({**PAPER.get(values.get("recurrence", "sr2"), {}), **values})
+        # Defaults like any other: where an arm changes the rule, those of the new one hold.
+        spec.model_fields_set.intersection_update(values)
+        return spec
 
     @model_validator(mode="after")
     def _fitting(self) -> ReasonerSpec:

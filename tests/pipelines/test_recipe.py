@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 from engines.base import Decoding
 from engines.settings import TransformersSettings, what_matters
 from pipelines.errors import RecipeError
-from pipelines.recipe import Recipe, load_recipe, validate
+from pipelines.recipe import Recipe, load_recipe, override_stage, validate
+from pipelines.sections import fingerprint
 from pipelines.source import Source
 from pipelines.stages.evaluate import EvaluateStage
 from pipelines.stages.generate import GenerateStage
+from pipelines.stages.recur import RecurStage
 
 GOOD = """\
 name: demo
@@ -176,3 +179,37 @@ def test_what_changes_no_result_is_no_part_of_what_matters() -> None:
     assert what_matters(TransformersSettings(batch_size=1)) == what_matters(TransformersSettings())
     assert what_matters(TransformersSettings(dtype="float16")) != what_matters(TransformersSettings())
     assert "chunk" in GenerateStage(name="generate").model_dump(), "the resolved recipe still says it"
+
+
+def test_a_file_is_what_is_in_it_unless_that_is_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("a.csv", "question,answer\n1,2\n"), ("b.csv", "question,answer\n3,4\n")):
+        (tmp_path / name).write_text(text)
+    before = fingerprint(tmp_path), fingerprint(tmp_path / "a.csv")
+    os.utime(tmp_path / "a.csv", (1, 1))
+    assert (fingerprint(tmp_path), fingerprint(tmp_path / "a.csv")) == before
+    os.utime(tmp_path / "a.csv", (2, 2))
+    monkeypatch.setattr("pipelines.sections._READ_BYTES", 30)
+    by_time = fingerprint(tmp_path)
+    assert by_time != before[0] and fingerprint(tmp_path / "a.csv") == before[1]
+    os.utime(tmp_path / "a.csv", (3, 3))
+    assert fingerprint(tmp_path) != by_time
+    monkeypatch.undo()
+    (tmp_path / "a.csv").write_text("question,answer\n1,3\n")
+    assert fingerprint(tmp_path) != before[0]
+    (tmp_path / "a.csv").write_text("question,answer\n1,2\n")
+    (tmp_path / "b.csv").rename(tmp_path / "c.csv")
+    assert fingerprint(tmp_path) != before[0]
+
+
+def test_an_arm_s_setting_leaves_the_others_to_their_defaults() -> None:
+    """As on the command line: what the recipe does not give is that of the rule which the arm names."""
+    stage = RecurStage.model_validate({"kind": "recur", "reasoner": {"hidden_size": 64, "heads": 4}})
+    changed = override_stage(stage, [("reasoner.recurrence", "hrm")], "arms.hrm")
+    written = RecurStage.model_validate(
+        {"kind": "recur", "reasoner": {"hidden_size": 64, "heads": 4, "recurrence": "hrm"}}
+    )
+    assert isinstance(changed, RecurStage) and changed == written
+    assert (changed.reasoner.layers, changed.reasoner.fast_updates, changed.reasoner.hidden_size) == (4, 2, 64)
+    kept = RecurStage.model_validate({"kind": "recur", "reasoner": {"layers": 1, "hidden_size": 64, "heads": 4}})
+    changed = override_stage(kept, [("reasoner.recurrence", "trm")], "arms.trm")
+    assert isinstance(changed, RecurStage) and changed.reasoner.layers == 1

@@ -73,6 +73,35 @@ def test_a_chain_without_a_model_resumes_and_is_judged(real_children: Any, snaps
     assert shown == wanted and "recur@plain" in page
 
 
+def test_a_result_outlives_the_settings_that_its_data_refuse(
+    real_children: Any, snapshot: Take, tmp_path: Path
+) -> None:
+    """Before the first step nothing is there that could take the place of the old checkpoint."""
+    recipe = write(tmp_path, stages=[RECUR, {"kind": "evaluate", "reward": "sudoku"}], arms={})
+    command = ("run", recipe, "--runs", tmp_path / "runs")
+    assert real_children.trivium(*command).code == 0
+
+    def there() -> dict[str, Any]:
+        """All but what speaks of the last command; records in any order."""
+        found = snapshot(tmp_path / "runs")
+        found["tiny/metrics.jsonl"].sort(key=str)
+        return {name: file for name, file in found.items() if name not in ("tiny/recipe.yaml", "tiny/live.json")}
+
+    made = there()
+    refused = real_children.trivium(*command, "stages.recur.alphabet=_12345")
+    assert refused.code == 2 and "is not that of a sudoku of side 4" in refused.text, refused.text
+    assert there() == made
+    again = real_children.trivium(*command)
+    assert "recur: up to date" in again.text and "evaluate: up to date" in again.text, again.text
+    struck = real_children.trivium(*command, "stages.recur.steps=15", fault="kill before", at=3)
+    assert struck.code == -signal.SIGKILL and (tmp_path / "runs/tiny/recur/.before").is_dir(), struck.text
+    again = real_children.trivium(*command)
+    assert "recur: up to date" in again.text and there() == made, again.text
+    other = real_children.trivium(*command, "stages.recur.steps=15")
+    assert other.code == 0 and "recur: steps 12 -> 15" in other.text, other.text
+    assert not (tmp_path / "runs/tiny/recur/.before").exists()
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -153,7 +153,7 @@ def test_metrics_keep_the_last_word_on_a_step(tmp_path: Path) -> None:
         {"stage": "tune", "note": "saved"},
     ]
     assert all(json.loads(line) for line in metrics.path.read_text().splitlines())
-    metrics.forget("tune")
+    metrics.replace("tune")
     assert [each["stage"] for each in metrics.read()] == ["other"]
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.aside import FOLDER
+
 CHILD = Path(__file__).with_name("child.py")
 Take = Callable[[Path], dict[str, Any]]
 
@@ -65,6 +67,7 @@ def test_fault_at_every_write(fault: str, children: Any, snapshot: Take, tmp_pat
 def test_kill_at_every_write_after_a_change(children: Any, snapshot: Take, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
     children.trivium("run", recipe, "--runs", tmp_path / "old")
+    before = snapshot(tmp_path / "old")
     changed = children.trivium("run", recipe, "stages.grow.factor=4", "--runs", tmp_path / "fresh")
     expected = snapshot(tmp_path / "fresh")
     for at in range(1, changed.writes + 1, 2):
@@ -75,6 +78,12 @@ def test_kill_at_every_write_after_a_change(children: Any, snapshot: Take, tmp_p
         assert struck.code in (-signal.SIGKILL, 0)
         assert children.trivium(*command).code == 0
         assert snapshot(runs) == expected, at
+        # Back, and struck again on the way: what was put aside is whole, or gone.
+        back = ("run", recipe, "--runs", runs)
+        assert children.trivium(*back, fault="kill after", at=at).code in (-signal.SIGKILL, 0)
+        assert children.trivium(*back).code == 0
+        assert snapshot(runs) == before, at
+        assert not list(runs.rglob(FOLDER))
 
 
 def test_ctrl_c_finishes_the_batch_then_the_command_goes_on(children: Any, snapshot: Take, tmp_path: Path) -> None:
