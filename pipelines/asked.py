@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.settings import EndpointSettings
-from pipelines.checkpoints import Checkpoint, chat_template, checkpoints, engine_kind, identity_of
+from pipelines.checkpoints import (
+    Checkpoint,
+    chat_template,
+    check_loop,
+    checkpoints,
+    engine_kind,
+    identity_of,
+    root_of,
+)
 from pipelines.errors import RunError
 
 if TYPE_CHECKING:
     from pipelines.context import StageContext
 
 
-def check_named(named: Mapping[str, str], where: str) -> Iterator[str]:
-    """A line for each of `named`, label -> path, that cannot be asked; `where` is the key that they stand under."""
+def check_named(named: Mapping[str, str], where: str, engine: str) -> Iterator[str]:
+    """A line for each of `named`, label -> path, that an engine of this kind cannot ask; `where` is the key that they
+    stand under."""
     from engines.base import EngineError
     from engines.checkpoint import check_checkpoint
 
     for label, path in named.items():
         try:
             check_checkpoint(path)
-            if engine_kind(path) != "latent" and chat_template(path) == "":
+            check_loop(path, engine)
+            kind = engine_kind(path)
+            if "latent" in (kind, engine) and kind != engine and Path(root_of(path)).is_dir():
+                yield f"{where}.{label}: {path}: is for engine {kind}, not for {engine}; give engine.kind={kind}"
+            elif kind != "latent" and chat_template(path) == "":
                 yield f"{where}.{label}: {path}: has no chat template; add chat_template.jinja to its directory"
         except EngineError as error:
             yield f"{where}.{label}: {error}"

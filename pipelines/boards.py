@@ -1,16 +1,80 @@
-"""Whether the recurrent reasoners among checkpoints can read what they are to be asked."""
+"""Whether recurrent reasoners can learn, and the ones among checkpoints read, what they are to be asked."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pipelines.checkpoints import engine_kind
 from pipelines.errors import RunError
+from pipelines.sections import DataSettings
+from tasks.problem import TaskError
 
 if TYPE_CHECKING:
+    from pipelines.recipe import Recipe
+    from pipelines.stages.evaluate import EvaluateStage
+    from pipelines.stages.recur import RecurStage
     from tasks.problem import Problem
+    from tasks.puzzles.grid import Grids
+
+
+def training_lines(recipe: Recipe, stage: RecurStage) -> Iterator[str]:
+    """What a plan can say against the training of a reasoner, by the settings of its data."""
+    found = {name: _known(recipe, name) for name in (stage.data, stage.validation) if name is not None}
+    own, unseen = found[stage.data], found.get(stage.validation or stage.data)
+    if own and stage.symmetry not in ("none", own.puzzle):
+        yield (
+            f"{stage.name}.symmetry: {stage.symmetry}: data.{stage.data} has puzzles of the kind {own.puzzle}; give "
+            f"symmetry: {own.puzzle}, or none"
+        )
+    for name, grids in found.items():
+        if grids and stage.alphabet and (missing := [sign for sign in grids.signs if sign not in stage.alphabet]):
+            yield (
+                f"{stage.name}.alphabet: {stage.alphabet!r} has no {', '.join(missing)}, which are in the grids of "
+                f"data.{name}; leave alphabet out, and it is that of data.{stage.data}"
+            )
+    if line := _other(f"data.{stage.validation}", unseen, stage, own):
+        yield f"{stage.name}.validation: {line}"
+
+
+def asking_lines(recipe: Recipe, stage: EvaluateStage, section: Mapping[str, Any]) -> Iterator[str]:
+    """What a plan can say against asking reasoners the problems of a task's `section`."""
+    asked = _grids(section)
+    if asked and asked.puzzle != "sudoku" and getattr(recipe.engine, "early_stop", None) == "sudoku":
+        yield (
+            f"engine.early_stop: sudoku stops by the rules of that puzzle, and {stage.name} asks puzzles of the kind "
+            f"{asked.puzzle}; give fixed_point, or none"
+        )
+    for each in recipe.stages:
+        if each.kind == "recur":
+            trained: RecurStage = each  # type: ignore[assignment]
+            if line := _other("what is asked", asked, trained, _known(recipe, trained.data)):
+                yield f"{stage.name}: {line}"
+
+
+def _other(what: str, grids: Grids | None, stage: RecurStage, own: Grids | None) -> str | None:
+    """A line where grids are none of those that a reasoner was trained on."""
+    if grids is None or own is None:
+        return None
+    if grids.puzzle != own.puzzle:
+        kinds = (f"of the kind {each.puzzle}" for each in (grids, own))
+    elif grids.side != own.side and None not in (grids.side, own.side):
+        kinds = (f"of side {each.side}" for each in (grids, own))
+    else:
+        return None
+    return f"{what} is {next(kinds)}, and data.{stage.data}, which {stage.name} trains on, {next(kinds)}; make them one"
+
+
+def _known(recipe: Recipe, name: str) -> Grids | None:
+    return _grids(recipe.data[name].model_dump()) if name in recipe.data else None
+
+
+def _grids(section: Mapping[str, Any]) -> Grids | None:
+    try:
+        return DataSettings.model_validate(section).grids()
+    except TaskError:
+        return None  # a line on the data says so already
 
 
 def check_boards(suite: str, checkpoints: Mapping[str, str], problems: Sequence[Problem]) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 from engines.base import EngineError
 from engines.checkpoint import base_of, check_checkpoint, is_adapter
-from engines.looped.config import without_loop
 from engines.settings import missing_engine, what_matters
-from pipelines.checkpoints import model_kind
+from pipelines.checkpoints import check_loop, model_kind
 from pipelines.context import derive_seed
 from pipelines.errors import RecipeError
 from pipelines.launching import checks as launching
@@ -22,9 +21,6 @@ from pipelines.stage import StageSettings, TrainingSettings
 from pipelines.trl_options import check_trl
 from selfrefine.tracking import missing_tracker
 from tasks.problem import TaskError
-
-_SERVERS = ("vllm", "endpoint")
-"""Engines that run the model's own layers and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +94,8 @@ def problems(recipe: Recipe, links: Sequence[Link]) -> Iterator[str]:
         try:
             if place is not None:
                 check_checkpoint(place)
-                if recipe.engine.kind in _SERVERS and any("engine" in link.settings.uses for link in links):
-                    without_loop(place, recipe.engine.kind)
+                if any("engine" in link.settings.uses for link in links):
+                    check_loop(place, recipe.engine.kind)
         except EngineError as error:
             yield f"model.{key}: {error}"
     yield from _other_base(recipe)

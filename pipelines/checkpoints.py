@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from engines.base import EngineError
 from engines.checkpoint import tokenizer_place, with_bases
 from engines.json_file import read_object
-from engines.looped.config import LoopConfig, is_looped
+from engines.looped.config import LoopConfig, is_looped, without_loop
 from pipelines.manifest import digest_of
 from pipelines.sections import fingerprint
 from pipelines.stage import StageHandle
@@ -25,6 +25,8 @@ REASONER = "latent_reasoner"
 """The model type of recurrent reasoners."""
 PRETRAINED = "pretrained"
 """The name of the model that the recipe starts from, where it is not built in the recipe."""
+_SERVERS = ("vllm", "endpoint")
+"""Engines that run the model's own layers and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,27 @@ def engine_kind(path: str) -> str:
         return "latent"
     causal = values.get("is_causal", values.get("text_config", {}).get("is_causal", True))
     return "transformers" if causal else "diffusion"
+
+
+def check_loop(path: str, engine: str) -> None:
+    """Raises `EngineError` for a looped checkpoint, where an engine of this kind cannot run the loop."""
+    if engine in _SERVERS:
+        without_loop(path, engine)
+
+
+def depth_of(model: ModelSettings) -> int | None:
+    """How many layers the (text) model that a recipe starts from has; None where the hub alone can tell."""
+    if model.build is not None:
+        return model.build.layers
+    place = model.adapter or model.path
+    try:
+        config = Path(root_of(place or "")) / "config.json"
+        values = read_object(config) if place and config.is_file() else {}
+    except EngineError:
+        return None  # a line on the model says so
+    text = values.get("text_config")
+    depth = (text if isinstance(text, dict) else values).get("num_hidden_layers")
+    return depth if isinstance(depth, int) else None
 
 
 def model_kind(model: ModelSettings) -> str | None:

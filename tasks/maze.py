@@ -14,6 +14,7 @@ from typing import Any
 from tasks.draw import seed64, split_at, uniform
 from tasks.glance import Glance
 from tasks.problem import Problem, Rows, TaskError
+from tasks.puzzles.grid import Grids
 from tasks.whole import is_whole
 
 UNITS = "problems"
@@ -73,6 +74,12 @@ def glance(split: str, side: int = 10, size: int = 500, **options: Any) -> Glanc
 def columns(split: str, **options: Any) -> frozenset[str]:
     """The names of its problems' `columns`."""
     return frozenset({"maze"})
+
+
+def grids(split: str, side: int = 10, **options: Any) -> Grids:
+    """Not all of them have a wall, or a cell between start and goal. Raises `TaskError`."""
+    check(split, side, **options)
+    return Grids("maze", side, "SG")
 
 
 def kind_of(steps: int) -> str:

@@ -10,6 +10,7 @@ from tasks.glance import Glance
 from tasks.maze import kind_of
 from tasks.problem import Problem, Rows
 from tasks.puzzles import files
+from tasks.puzzles.grid import Grids
 
 UNITS = "problems"
 SIGNS = "# SGo"
@@ -42,6 +43,11 @@ def glance(split: str, source: str, size: int | None = None, **options: Any) -> 
 def columns(split: str, **options: Any) -> frozenset[str]:
     """The names of its problems' `columns`."""
     return frozenset({"maze"})
+
+
+def grids(split: str, **options: Any) -> Grids:
+    """Of any side."""
+    return Grids("maze", None, "SG")
 
 
 def _read(row: files.Row, unique: bool) -> Problem | str:

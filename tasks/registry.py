@@ -13,6 +13,7 @@ from typing import Any
 from engines.spelling import did_you_mean
 from tasks.gym_package import PREFIX
 from tasks.problem import Rows, TaskError
+from tasks.puzzles.grid import Grids
 from tasks.remote import here
 from tasks.whole import is_whole
 
@@ -158,6 +159,16 @@ def columns(task: str, split: str = "train", **options: Any) -> frozenset[str] |
         return None
     with _at_hand(options) as local:
         found: frozenset[str] | None = names(split, **local)
+    return found
+
+
+def grids(task: str, split: str = "train", skip: int = 0, take: int | None = None, **options: Any) -> Grids | None:
+    """What is known of the grids of a task before they are loaded; None where it has none by its name.
+
+    Raises `TaskError` for options that cannot be.
+    """
+    known = function(task, "grids")
+    found: Grids | None = known(split, **options) if known else None
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from tasks.draw import seed64, split_at, uniform
 from tasks.glance import Glance
 from tasks.problem import Problem, Rows, TaskError
-from tasks.puzzles.grid import LEVELS, SIDES, full_grid
+from tasks.puzzles.grid import LEVELS, SIDES, Grids, full_grid
 from tasks.whole import is_whole
 
 UNITS = "problems"
@@ -107,6 +107,12 @@ def glance(split: str, side: int = 4, size: int = 500, **options: Any) -> Glance
 def columns(split: str, level: str | None = None, **options: Any) -> frozenset[str]:
     """The names of its problems' `columns`."""
     return frozenset({"puzzle"} if level is None else {"puzzle", "backtracks"})
+
+
+def grids(split: str, side: int = 4, **options: Any) -> Grids:
+    """Each of them has an empty cell, and in its answer every digit. Raises `TaskError`."""
+    check(split, side, **options)
+    return Grids("sudoku", side, "_123456789"[: side + 1])
 
 
 def puzzles(side: int, low: int, high: int, unique: bool, seed: int) -> Iterator[tuple[list[int], list[int]]]:

@@ -9,7 +9,7 @@ from typing import Any
 from tasks.glance import Glance
 from tasks.problem import Problem, Rows
 from tasks.puzzles import files
-from tasks.puzzles.grid import SIDES
+from tasks.puzzles.grid import SIDES, Grids
 from tasks.sudoku import written
 
 UNITS = "problems"
@@ -44,6 +44,11 @@ def glance(split: str, source: str, size: int | None = None, **options: Any) -> 
 def columns(split: str, **options: Any) -> frozenset[str]:
     """The names of its problems' `columns`."""
     return frozenset({"puzzle"})
+
+
+def grids(split: str, **options: Any) -> Grids:
+    """Of any side: those digits that all sides have."""
+    return Grids("sudoku", None, f"_{SIGNS[1 : min(SIDES) + 1]}")
 
 
 def _read(row: files.Row, unique: bool) -> Problem | str:

@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from engines.base import Decoding
 from engines.settings import INERT, what_matters
 from pipelines.asked import asked, check_named
-from pipelines.boards import check_boards
+from pipelines.boards import asking_lines, check_boards
 from pipelines.checkpoints import PRETRAINED, Checkpoint, identity_of, may_loop, pairs_to_compare
 from pipelines.composed import composed
 from pipelines.errors import RunError
@@ -167,6 +167,8 @@ class EvaluateStage(DataStageSettings):
             yield from self._check_bridged()
         else:
             yield from self._check_suite()
+        if recipe.engine.kind == "latent" and not self.bridged:
+            yield from self._check_boards(recipe)
         decoding = self._decoding()
         if self.samples > 1 and recipe.engine.kind == "latent":
             yield f"{self.name}.n: a recurrent reasoner draws nothing, {self.samples} answers are one; give k: 1, n: 1"
@@ -180,7 +182,7 @@ class EvaluateStage(DataStageSettings):
             yield f"{self.name}.control: no arm is called `{self.control}`{nearest(self.control, recipe.arms)}"
         if getattr(recipe.engine, "iterations", None) is not None and not self._asks_a_loop(recipe):
             yield f"engine.iterations: no checkpoint that {self.name} asks has a loop; leave it out or ask one that has"
-        yield from check_named(self.checkpoints, f"{self.name}.checkpoints")
+        yield from check_named(self.checkpoints, f"{self.name}.checkpoints", recipe.engine.kind)
 
     def _asks_a_loop(self, recipe: Recipe) -> bool:
         places = (recipe.model.adapter or recipe.model.path, *self.checkpoints.values())
@@ -228,7 +230,8 @@ class EvaluateStage(DataStageSettings):
         baseline = asdict(constant_baseline(problems))
         provenance = provenance_of(suite, problems, found, self.samples, context.seed, context.recipe.engine)
         seen = overlap_of(context.recipe, problems)
-        more: dict[str, Any] = composed(self._section(context), results) | ({} if seen is None else {"overlap": seen})
+        more: dict[str, Any] = composed(self._section(context.recipe), results)
+        more |= {} if seen is None else {"overlap": seen}
         said = list(warning(seen))
         said += [f"{suite.name}: {line}"] if (line := untold(problems)) else []
         if lost:
@@ -290,10 +293,10 @@ class EvaluateStage(DataStageSettings):
         file = find(self.suite)
         return with_overrides(label(self.suite), file, self.overrides)
 
-    def _section(self, context: StageContext) -> dict[str, Any]:
+    def _section(self, recipe: Recipe) -> dict[str, Any]:
         """Where the problems come from, with its paths led to where they are."""
         if self.suite is None:
-            return context.recipe.data[self.data].model_dump()
+            return recipe.data[self.data].model_dump()
         file = self.suite_file()[1]
         return file.located(file.data)
 
@@ -313,6 +316,14 @@ class EvaluateStage(DataStageSettings):
             return self.decoding if self.suite is None or self.bridged else self.suite_file()[1].decoding
         except SuiteError:
             return None
+
+    def _check_boards(self, recipe: Recipe) -> Iterator[str]:
+        from eval.suite_file import SuiteError
+
+        try:
+            yield from asking_lines(recipe, self, self._section(recipe))
+        except (SuiteError, KeyError):
+            return  # Another line says that there is no such suite, or no such data.
 
     def _check_bridged(self) -> Iterator[str]:
         from pipelines import bridged

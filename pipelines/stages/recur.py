@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipelines.boards import training_lines
 from pipelines.errors import RunError
 from pipelines.files import write_json
 from pipelines.stage import DataStageSettings, Number, StageResult
@@ -83,6 +84,7 @@ class RecurStage(RolloutSettings, DataStageSettings):
     def check(self, recipe: Recipe) -> Iterator[str]:
         if recipe.engine.kind != "latent" and any(stage.kind == "evaluate" for stage in recipe.stages):
             yield f"engine.kind: a recurrent reasoner answers by `latent`, not by `{recipe.engine.kind}`"
+        yield from training_lines(recipe, self)
 
     def run(self, context: StageContext) -> StageResult:
         from selfrefine.latent.config import LatentReasonerConfig

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from engines.base import turns
+from pipelines.checkpoints import depth_of
 from pipelines.errors import RunError
 from pipelines.stage import StageResult, TrainingSettings
 from pipelines.training import Warnings, start_checkpoint, total_steps, trained
@@ -35,6 +36,12 @@ class ReflectStage(ReflectSettings, TrainingSettings):
     def check(self, recipe: Recipe) -> Iterator[str]:
         if recipe.engine.kind != "transformers" and any(stage.kind == "evaluate" for stage in recipe.stages):
             yield f"engine.kind: {recipe.engine.kind} cannot run what `{self.name}` trains; give transformers"
+        depth, layers = depth_of(recipe.model), self.loop.layers
+        if depth is not None and layers is not None and layers[1] > depth:
+            yield (
+                f"{self.name}.loop.layers: {list(layers)} ends behind the model's last layer; it has {depth}, counted "
+                "from 0"
+            )
 
     def run(self, context: StageContext) -> StageResult:
         from selfrefine.latent.adapter.reflect import reflect

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 SIDES = (4, 6, 9)
 LEVELS = ("easy", "medium", "hard", "extreme")
 """How hard a puzzle is: `tasks.puzzles.solver.Grade` says what they mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grids:
+    """What all grids of some data have in common, as it is known before they are loaded.
+
+    `side` is None where it is not known; `signs` are characters that occur in each of them, in question or answer.
+    """
+
+    puzzle: Literal["sudoku", "maze"]
+    side: int | None
+    signs: str
 
 
 def box(side: int) -> tuple[int, int] | None:

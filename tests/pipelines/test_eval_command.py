@@ -299,6 +299,8 @@ def test_a_reasoner_is_asked_grids_that_it_can_read(tmp_path: Path) -> None:
         assert len(said.strip().splitlines()) == 1
         code, said = ask(image, *more)
         assert code == 2 and "most often: a recurrent reasoner reads no images; ask it a suite of grids" in said, said
+    code, said = ask([board], "engine.kind=transformers", "--plan")
+    assert code == 2 and "reasoner: is for engine latent, not for transformers; give engine.kind=latent" in said, said
     code, said = ask([board], "--k", "4", "suite.decoding.temperature=0.7")
     assert code == 2 and "a recurrent reasoner draws nothing, 4 answers are one; give k: 1, n: 1" in said, said
     assert not runs.exists()

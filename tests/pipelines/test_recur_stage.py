@@ -121,6 +121,31 @@ def test_a_result_outlives_the_settings_that_its_data_refuse(
         ("data.labelled.side=4.0", "sudoku: side is one of 4, 6, 9, not 4.0"),
         ("data.labelled.least_empty='6'", "sudoku: least_empty is a whole number, not '6'"),
         ("data.labelled.unique='no'", "sudoku: unique is true or false, not 'no'"),
+        (
+            "stages.recur.symmetry=maze",
+            "recur.symmetry: maze: data.labelled has puzzles of the kind sudoku; give symmetry: sudoku, or none",
+        ),
+        (
+            "data.labelled={task: maze-file, source: org/mazes}",
+            "recur.symmetry: sudoku: data.labelled has puzzles of the kind maze; give symmetry: maze, or none",
+        ),
+        (
+            "stages.recur.alphabet=_12x",
+            "recur.alphabet: '_12x' has no 3, 4, which are in the grids of data.labelled; leave alphabet out",
+        ),
+        (
+            "data.validation={task: sudoku, side: 6, size: 3}",
+            "recur.validation: data.validation is of side 6, and data.labelled, which recur trains on, of side 4;",
+        ),
+        (
+            "data.validation={task: maze-file, source: org/mazes}",
+            "recur.validation: data.validation is of the kind maze, and data.labelled, which recur trains on, of the",
+        ),
+        ("data.test={task: sudoku, side: 9}", "evaluate: what is asked is of side 9, and data.labelled, which recur"),
+        (
+            "stages.evaluate={kind: evaluate, suite: maze-easy}",
+            "evaluate: what is asked is of the kind maze, and data.labelled, which recur trains on, of the kind sudoku",
+        ),
         ("stages.recur.validation=validaton", "needs `data.validaton`, which the recipe does not have"),
         (
             "stages=[{kind: tune}]",
@@ -132,6 +157,29 @@ def test_mistakes_are_lines_of_the_plan(real_children: Any, tmp_path: Path, over
     arms: dict[str, Any] = {}
     planned = real_children.trivium("run", write(tmp_path, arms=arms), "--runs", tmp_path, override, "--plan")
     assert planned.code == 2 and said in " ".join(planned.text.split()), planned.text
+
+
+@pytest.mark.parametrize("asked", ["stages=[{kind: evaluate, suite: maze-easy}]", "data.test={task: maze, size: 3}"])
+def test_rules_of_another_puzzle_are_a_line_of_the_plan(asked: str, real_children: Any, tmp_path: Path) -> None:
+    recipe = write(tmp_path, arms={}, stages=[{"kind": "evaluate", "reward": "maze_grid"}])
+    stop = "engine.early_stop=sudoku"
+    planned = real_children.trivium("run", recipe, "--runs", tmp_path, asked, stop, "--plan")
+    said = "engine.early_stop: sudoku stops by the rules of that puzzle, and evaluate asks puzzles of the kind maze"
+    assert planned.code == 2 and said in " ".join(planned.text.split()), planned.text
+    kept = real_children.trivium("run", recipe, "--runs", tmp_path, "stages.evaluate.reward=sudoku", stop, "--plan")
+    assert kept.code == 0, kept.text
+
+
+def test_grids_of_which_too_little_is_known_are_no_line_of_the_plan(real_children: Any, tmp_path: Path) -> None:
+    recipe = write(tmp_path, arms={}, engine={"kind": "latent", "early_stop": "sudoku"})
+    for data in (
+        "data.labelled={task: sudoku-file, source: org/puzzles}",
+        "data.labelled={task: table, source: org/puzzles}",
+        "data.validation={task: sudoku-file, source: org/puzzles}",
+    ):
+        settings = [data, "stages.recur.alphabet=_1234"]
+        planned = real_children.trivium("run", recipe, "--runs", tmp_path, *settings, "--plan")
+        assert planned.code == 0, planned.text
 
 
 def test_where_no_look_solves_a_board_the_stage_says_so(real_children: Any, tmp_path: Path) -> None:
@@ -149,9 +197,8 @@ def test_where_no_look_solves_a_board_the_stage_says_so(real_children: Any, tmp_
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("data.validation={task: sudoku, side: 6, size: 3}", "data.validation: none of 3 problems is a grid"),
+        ("data.validation={task: 'rg:chain_sum', size: 3}", "data.validation: none of 3 problems is a grid"),
         ("data.labelled={task: 'rg:chain_sum', size: 5}", "data.labelled: none of 5 problems is a grid with an answer"),
-        ("stages.recur.alphabet=_12x", "data.labelled: none of 40 problems is a grid with an answer of its size"),
         ("stages.recur.alphabet=_12345", "alphabet '_12345' is not that of a sudoku of side 4"),
     ],
 )

@@ -59,6 +59,9 @@ def test_the_loop_is_trained_on_what_was_tuned_and_evaluated(real_children: Any,
     only = ["stages=[{kind: evaluate}]", "engine.kind=vllm"]
     planned = real_children.trivium("run", recipe, "--runs", tmp_path, "name=other", start, *only, "--plan")
     assert "model.adapter: " in planned.text and "vllm cannot run a looped checkpoint" in planned.text, planned.text
+    looped = [str(run / "reflect/checkpoint"), "--suite", "sudoku-4-easy", "engine.kind=vllm", "--plan"]
+    planned = real_children.trivium("eval", *looped, "--runs", tmp_path)
+    assert planned.code == 2 and "vllm cannot run a looped checkpoint (2 iterations)" in planned.text, planned.text
     more = real_children.trivium("run", recipe, "--runs", tmp_path, "engine.iterations=3")
     assert more.code == 0, more.text
     again = json.loads((run / "evaluate/eval.json").read_text())
@@ -86,6 +89,10 @@ def test_mistakes_are_lines_of_the_plan(real_children: Any, tmp_path: Path) -> N
         ("stages.reflect.freeze_vision=false", "stages.reflect.freeze_vision"),
         ("stages.reflect.trl={loss_type: dft}", "stages.reflect.trl.loss_type: is set by the stage itself"),
         ("engine.iterations=-1", "engine.iterations: "),
+        (
+            "stages.reflect.loop={layers: [1, 9]}",
+            "reflect.loop.layers: [1, 9] ends behind the model's last layer; it has 3, counted from 0",
+        ),
     ):
         planned = real_children.trivium("run", recipe, "--runs", tmp_path, override, "--plan")
         assert planned.code == 2 and said in planned.text, planned.text
