@@ -136,7 +136,7 @@ def load_model(path: str, *, dtype: str = "auto", trust_remote_code: bool = Fals
             model = load_model(base, dtype=dtype, trust_remote_code=trust_remote_code)
         else:
             model = _whole_model(base, dtype, trust_remote_code, config.revision)
-        load_loop(model, directory)
+        load_loop(model, directory, base)
         return model.eval()
     adapter = directory if is_adapter(directory) else None
     model = _whole_model(base_of(adapter) if adapter else path, dtype, trust_remote_code)

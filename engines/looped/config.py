@@ -11,22 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from engines.base import EngineError
 from engines.json_file import read_object
+from engines.looped.trained_on import TrainedOn, shape_of
 
 PEFT_TYPE = "LATENT_LOOP"
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-
-# What two bases must share for an adapter to fit both. Not all of a config: a later transformers adds keys to it.
-_SHAPE = (
-    "model_type",
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-)
 
 
 class _Settings(BaseModel):
@@ -88,6 +77,7 @@ class LoopConfig(_Settings):
     peft_type: Literal["LATENT_LOOP"]
     base_model_name_or_path: str
     base_config_digest: str
+    trained_on: TrainedOn | None = Field(None, description="the base as it was; an adapter may not say")
     revision: str | None = Field(description="of the base on the hub")
     loop: LoopSettings
     lora: LoopLora | None
@@ -150,6 +140,5 @@ def default_layers(depth: int) -> tuple[int, int]:
 
 def digest_of(config: Any) -> str:
     """Of the shape of the model that has this transformers config."""
-    text = config.get_text_config()
-    shape = {name: getattr(text, name, None) for name in _SHAPE}
-    return hashlib.sha256(json.dumps([config.model_type, shape], sort_keys=True).encode()).hexdigest()[:16]
+    shape = json.dumps([config.model_type, shape_of(config)], sort_keys=True)
+    return hashlib.sha256(shape.encode()).hexdigest()[:16]

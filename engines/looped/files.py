@@ -20,6 +20,7 @@ from engines.looped.config import (
 from engines.looped.loop import NAME, LatentLoop, attach, loop_of
 from engines.looped.lora import LowRank, resolved
 from engines.looped.tower import tower_of
+from engines.looped.trained_on import TrainedOn
 from engines.tensor_file import check_whole
 
 
@@ -31,11 +32,13 @@ def describe(model: Any, base: str, settings: LoopSettings, lora: LowRank | None
     tower = tower_of(model)
     layers = settings.layers or default_layers(len(tower.layers))
     tower.check_span(range(*layers))
+    # Resolved, because a later run may start elsewhere.
+    name = str(Path(base).resolve()) if Path(base).exists() else base
     return LoopConfig(
         peft_type=PEFT_TYPE,
-        # Resolved, because a later run may start elsewhere.
-        base_model_name_or_path=str(Path(base).resolve()) if Path(base).exists() else base,
+        base_model_name_or_path=name,
         base_config_digest=digest_of(model.config),
+        trained_on=TrainedOn.of(model, name, tower.text, layers[0]),
         revision=getattr(model.config, "_commit_hash", None),
         loop=settings.model_copy(update={"layers": layers}),
         lora=resolved(lora, tower.layers[layers[0]]) if lora else None,
@@ -55,21 +58,22 @@ def save(model: Any, directory: Path, state_dict: Mapping[str, Tensor] | None = 
     loop.config.write(directory)
 
 
-def load_loop(model: Any, directory: Path) -> LatentLoop:
-    """Puts the loop of `directory` on a transformers model, in place.
+def load_loop(model: Any, directory: Path, base: str | None = None) -> LatentLoop:
+    """Puts the loop of `directory` on a transformers model, in place. `base`: what the model was loaded from.
 
     Raises:
-        EngineError: it was made for a model of another shape, or its weights are damaged, missing, or not those that
-            its config says.
+        EngineError: it was made for another model, or its weights are damaged, missing, or not those that its config
+            says.
     """
     from safetensors.torch import load_file
 
     config = LoopConfig.read(directory)
-    if config.base_config_digest != digest_of(model.config):
-        given = model.config.name_or_path or type(model).__name__
+    if differs := _other_base(config, model):
+        there = config.trained_on.name if config.trained_on else config.base_model_name_or_path
+        here = base or model.config.name_or_path or type(model).__name__
         raise EngineError(
-            f"{directory}: this loop was trained on {config.base_model_name_or_path}, and {given} is a model of "
-            "another shape; name the right one as base_model_name_or_path in adapter_config.json"
+            f"{directory}: this loop was trained on {there}, and {'what is there now' if here == there else here} is "
+            f"another model: {differs}; name the right one as base_model_name_or_path in adapter_config.json"
         )
     if not (directory / WEIGHTS_FILE).is_file():
         raise EngineError(f"{directory}: a loop's config but no {WEIGHTS_FILE}; copy or save the checkpoint again")
@@ -85,6 +89,14 @@ def load_loop(model: Any, directory: Path) -> LatentLoop:
     for short, name in names.items():
         state[name].copy_(weights[short])
     return loop
+
+
+def _other_base(config: LoopConfig, model: Any) -> str | None:
+    """What tells a model from the one that the loop was trained on; None where nothing does."""
+    its = config.trained_on
+    if config.base_config_digest != digest_of(model.config):
+        return (its.other_shape(model.config) if its else None) or "it has another shape"
+    return its.other_weights(tower_of(model).text) if its else None
 
 
 def _names(model: Any) -> dict[str, str]:
