@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from operator import index
 from pathlib import Path
 from types import MethodType
 from typing import Any, NamedTuple
@@ -89,12 +90,17 @@ class LatentLoop(nn.Module):
     def iterations(self) -> int:
         """K, passes beyond the model's own. Can be set at any time; a cache keeps the number it was filled with.
 
-        Setting raises `EngineError` below 0, and above the number trained where each has its own LoRA weights.
+        Setting raises `EngineError` for what is no whole number or below 0, and above the number trained where each
+        has its own LoRA weights.
         """
         return self._iterations
 
     @iterations.setter
     def iterations(self, number: int) -> None:
+        try:
+            number = index(number)
+        except TypeError:
+            raise EngineError(f"iterations {number!r}: give a whole number, 0 (the base model) or more") from None
         if number < 0:
             raise EngineError(f"iterations {number}: give 0 (the base model) or more")
         trained = self.config.loop.iterations

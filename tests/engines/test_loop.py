@@ -205,6 +205,10 @@ def test_numbers_of_iterations_that_cannot_be_are_refused() -> None:
         loop.iterations = -1
     with pytest.raises(EngineError, match=r"iterations 3: .* only 2 were trained"):
         loop.iterations = 3
+    for wrong in (2.5, "3", None):
+        with pytest.raises(EngineError, match=f"^iterations {wrong!r}: give a whole number"):
+            loop.iterations = wrong  # type: ignore[assignment]
+    assert loop.iterations == 2
     loop.iterations = 1
     with pytest.raises(ValueError, match="greater than or equal to 0"):
         LoopSettings(iterations=-1)

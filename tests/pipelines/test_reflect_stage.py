@@ -83,6 +83,18 @@ def test_mistakes_are_lines_of_the_plan(real_children: Any, tmp_path: Path) -> N
         ("engine.kind=vllm", "engine.kind: vllm cannot run what `reflect` trains; give transformers"),
         ("stages.reflect.loop={iterations: 0}", "without an iteration there is nothing to train"),
         (
+            "stages.reflect.loop={iterations: 2, input_iterations: 3}",
+            "loop.input_iterations 3 is more than loop.iterations 2; give 2 or less",
+        ),
+        (
+            "stages.reflect.loop={iterations: 2, align_every: 3}",
+            "loop.align_every 3 is more than loop.iterations 2; give 2 or less",
+        ),
+        (
+            "stages.reflect.loop={iterations: 7}",
+            "stages.reflect: steps 6: a curriculum of 7 iterations takes a step for each at least; raise steps, or",
+        ),
+        (
             "stages.reflect.loop={iteration: 2}",
             "stages.reflect.loop.iteration: unknown key; did you mean `iterations`?",
         ),
@@ -95,5 +107,5 @@ def test_mistakes_are_lines_of_the_plan(real_children: Any, tmp_path: Path) -> N
         ),
     ):
         planned = real_children.trivium("run", recipe, "--runs", tmp_path, override, "--plan")
-        assert planned.code == 2 and said in planned.text, planned.text
+        assert planned.code == 2 and said in " ".join(planned.text.split()), planned.text
         assert "Traceback" not in planned.text

@@ -31,6 +31,21 @@ class ReflectSettings(EpochSettings):
             raise ValueError("loop.iterations 0: without an iteration there is nothing to train; give 1 or more")
         return self
 
+    # Not of the loop itself: a checkpoint that was trained so is still read.
+    @model_validator(mode="after")
+    def _all_takes_place(self) -> Self:
+        loop = self.loop
+        most = loop.iterations
+        for name, value in (("input_iterations", loop.input_iterations), ("align_every", loop.align_every)):
+            if value > most:
+                raise ValueError(f"loop.{name} {value} is more than loop.iterations {most}; give {most} or less")
+        if self.curriculum and self.steps is not None and self.steps < loop.iterations:
+            raise ValueError(
+                f"steps {self.steps}: a curriculum of {loop.iterations} iterations takes a step for each at least; "
+                "raise steps, or give curriculum: false"
+            )
+        return self
+
 
 def depth_at(step: int, steps: int, deepest: int) -> int:
     """Iterations in optimiser step 0 … `steps` − 1 of a curriculum: 1, 2, … `deepest`, each for the same share.
