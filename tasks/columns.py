@@ -21,24 +21,24 @@ def is_local(source: str) -> bool:
     return source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source).suffix in FORMATS
 
 
-def local_columns(path: Path, split: str, source: str) -> set[str]:
-    """Their names. `source` is how the user calls `path`. Raises `TaskError` where it cannot be read."""
+def local_columns(path: Path, split: str, source: str) -> list[str]:
+    """Their names, in the file's order. `source` is how the user calls `path`. Raises `TaskError`."""
     try:
         if path.is_dir():
             info = next(p / "dataset_info.json" for p in (path, path / split) if (p / "dataset_info.json").is_file())
-            return set(json.loads(info.read_text(encoding="utf-8"))["features"])
+            return list(json.loads(info.read_text(encoding="utf-8"))["features"])
         if path.suffix == ".parquet":
             import pyarrow.parquet as parquet
 
-            return set(parquet.read_schema(path).names)
+            return list(parquet.read_schema(path).names)
         with path.open(encoding=ENCODING, newline="") as file:
             if path.suffix == ".csv":
-                return set(next(csv.reader(file)))
+                return next(csv.reader(file))
             if path.suffix in FORMATS:
                 text = file.read(_LOOK)
                 if not text.strip():
                     raise TaskError(f"{source}: cannot be read (it is empty)")
-                return {key for row in first_rows(text) for key in row}
+                return list(dict.fromkeys(key for row in first_rows(text) for key in row))
     except FileNotFoundError:
         raise TaskError(f"{source}: no such file or saved dataset") from None
     except StopIteration:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from tasks.remote import is_url
 from tasks.written import ENCODING
 
 _SAMPLE, _LOOK = 64, 1 << 20
+_TEXT = ("string", "large_string")
+"""Columns of a Parquet or Arrow file that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def glance(task: str, split: str = "train", skip: int = 0, take: int | None = No
     if any(is_url(value) for value in options.values()):
         return Glance().part(skip, take)
     if task == "table":
-        return _table(**options).part(skip, take)
+        return _table(split, **options).part(skip, take)
     own = function(task, "glance")
     if own is not None:
         found: Glance = own(split, **options)
@@ -72,13 +75,14 @@ def of_texts(pairs: Iterable[tuple[str, str]], problems: float, pictures: float 
     )
 
 
-def _table(source: str, columns: Mapping[str, str] | None = None, **others: Any) -> Glance:
-    """Of a local file, by its first rows; the number of rows of a JSON array follows from their size."""
+def _table(split: str, source: str, columns: Mapping[str, str] | None = None, **others: Any) -> Glance:
+    """Of a local file or saved dataset, by its first rows, from whose size the length of a JSON array follows."""
     path = Path(source).expanduser()
-    if not path.is_file() or path.suffix not in FORMATS:
+    saved = next((each for each in (path, path / split) if (each / "state.json").is_file()), None)
+    if saved is None and (not path.is_file() or path.suffix not in FORMATS):
         return Glance()
     names = dict(columns or {})
-    count, rows = (_parquet if path.suffix == ".parquet" else _lines)(path)
+    count, rows = _saved(saved) if saved else (_parquet if path.suffix == ".parquet" else _lines)(path)
     asked = [_asked(row, names) for row in rows]
     pictured = any(row.get(names.get("image", "image")) for row in rows)
     return of_texts([pair for pair in asked if any(pair)], count, count if pictured else None)
@@ -98,9 +102,22 @@ def _parquet(path: Path) -> tuple[float, Sequence[Mapping[str, Any]]]:
     import pyarrow.parquet as parquet
 
     file = parquet.ParquetFile(path)
-    text = [field.name for field in file.schema_arrow if str(field.type) in ("string", "large_string")]
+    text = [field.name for field in file.schema_arrow if str(field.type) in _TEXT]
     rows = next(file.iter_batches(_SAMPLE, columns=text)).to_pylist() if file.metadata.num_rows else []
     return file.metadata.num_rows, rows
+
+
+def _saved(folder: Path) -> tuple[float, Sequence[Mapping[str, Any]]]:
+    import pyarrow as arrow
+
+    count, rows = 0, list[Mapping[str, Any]]()
+    for each in json.loads((folder / "state.json").read_text(encoding="utf-8"))["_data_files"]:
+        with arrow.memory_map(str(folder / each["filename"])) as file, arrow.ipc.open_stream(file) as batches:
+            text = [field.name for field in batches.schema if str(field.type) in _TEXT]
+            for batch in batches:
+                count += batch.num_rows
+                rows += batch.select(text).slice(0, _SAMPLE - len(rows)).to_pylist()
+    return count, rows
 
 
 def _lines(path: Path) -> tuple[float, Sequence[Mapping[str, Any]]]:
@@ -112,6 +129,9 @@ def _lines(path: Path) -> tuple[float, Sequence[Mapping[str, Any]]]:
     if path.suffix == ".json":
         each = sum(len(json.dumps(row, ensure_ascii=False).encode()) + 2 for row in rows) / max(1, len(rows))
         return max(len(rows), round(path.stat().st_size / each)) if each else 0, rows
+    if path.suffix == ".csv":
+        csv.field_size_limit(sys.maxsize)  # A cell may be a long document, with line breaks in it.
+        with path.open(encoding=ENCODING, newline="", errors="replace") as file:
+            return sum(1 for cells in csv.reader(file) if cells) - 1, rows
     with path.open("rb") as whole:
-        count = sum(block.count(b"\n") for block in iter(lambda: whole.read(_LOOK), b""))
-    return max(len(rows), count - (path.suffix == ".csv")), rows
+        return sum(1 for line in whole if line.strip()), rows

@@ -36,8 +36,11 @@ def check(split: str, source: str, unique: bool = False, size: int | None = None
 
 
 def glance(split: str, source: str, size: int | None = None, **options: Any) -> Glance:
-    """As many as were asked for; the grids are taken to be as large as those of the public data."""
-    return Glance(size, None, 929, 929, 900)
+    """As many as were asked for, or as a local source has; what is not here has grids as large as the public data's."""
+    rows, cells = files.glance(split, source)
+    cells = cells or 900
+    length = cells + isqrt(cells) - 1
+    return Glance(rows if size is None else size, None, length, length, cells)
 
 
 def columns(split: str, **options: Any) -> frozenset[str]:

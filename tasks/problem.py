@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tasks.faults import Faults
 
 
 class TaskError(ValueError):
@@ -57,13 +60,15 @@ def column_names(problems: Sequence[Problem]) -> list[str]:
 class Rows:
     """What a task gives: the rows, and how many were left out for which reason.
 
-    `lost`: those of the left out that were asked for: not rows in place of which others were drawn or taken.
+    `lost`: those of the left out that were asked for: not rows in place of which others were drawn or taken. `faults`
+    are the left out with their places, of which a slice of the problems has its own; None where they are in no order.
     """
 
     problems: Sequence[Problem] = ()
     pictures: Sequence[Picture] = ()
     dropped: tuple[tuple[str, int], ...] = ()
     lost: int = 0
+    faults: Faults | None = field(default=None, compare=False)
 
     @property
     def left_out(self) -> Mapping[str, int]:

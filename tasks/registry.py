@@ -196,7 +196,8 @@ def _cut(rows: Rows, skip: int, take: int | None, what: str) -> Rows:
     wanted = {picture.path for picture in pictures}
     kept_blind = {problem.id for problem in blind[max(0, skip - behind) : max(0, end - behind)]}
     kept = [p for p in rows.problems if (p.image in wanted if p.image else p.id in kept_blind)]
-    return replace(rows, problems=kept, pictures=pictures)
+    dropped = rows.faults.between(skip, None if end >= count else end) if rows.faults else rows.dropped
+    return replace(rows, problems=kept, pictures=pictures, dropped=dropped, faults=None)
 
 
 def truth(task: str, question: str, image_id: str) -> str | None:

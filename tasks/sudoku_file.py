@@ -23,9 +23,9 @@ def load(split: str, source: str, unique: bool = True, size: int | None = None, 
     `source` is a CSV file with columns `question` and `answer` (cells in reading order, `.` or 0 for an empty one), a
     folder with `SPLIT.csv`, a folder with `SPLIT/dataset.json` and arrays (HRM's format), or a hub dataset with
     `SPLIT.csv`, such as sapientinc/sudoku-extreme. Every puzzle is solved: rows of another length, with other
-    characters, whose answer contradicts a clue or is no solution, without a solution, or, if `unique`, with several,
-    are counted and named. `kind` is the band of the `rating`. Copies of one original are one cluster. Raises
-    `TaskError`.
+    characters, without an empty cell, whose answer contradicts a clue or is no solution, without a solution, or, if
+    `unique`, with several, are counted and named. `kind` is the band of the `rating`. Copies of one original are one
+    cluster. Raises `TaskError`.
     """
     check(split, source, unique, size, seed)
     return files.problems(split, source, SIGNS, partial(_read, unique=unique), size, seed)
@@ -37,8 +37,10 @@ def check(split: str, source: str, unique: bool = True, size: int | None = None,
 
 
 def glance(split: str, source: str, size: int | None = None, **options: Any) -> Glance:
-    """As many as were asked for; the grids are taken to be as large as those of the public data."""
-    return Glance(size, None, 161, 161, 81)
+    """As many as were asked for, or as a local source has; what is not here has grids as large as the public data's."""
+    rows, cells = files.glance(split, source)
+    cells = cells or 81
+    return Glance(rows if size is None else size, None, 2 * cells - 1, 2 * cells - 1, cells)
 
 
 def columns(split: str, **options: Any) -> frozenset[str]:
@@ -64,6 +66,8 @@ def _read(row: files.Row, unique: bool) -> Problem | str:
     answer = [int(sign) for sign in row.answer]
     if any(clue not in (0, cell) for clue, cell in zip(cells, answer, strict=True)):
         return "clue contradicts answer"
+    if 0 not in cells:
+        return "no empty cell"
     found = len(solve(cells, side, 2 if unique else 1))
     if found != 1:
         return "several solutions" if found else "no solution"

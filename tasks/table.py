@@ -53,7 +53,7 @@ def load(
     """
     names = _names(source, columns, gold, marker)
     table = _open(split, source, subset, file)
-    _check_columns(source, columns, names, set(table.column_names))
+    _check_columns(source, columns, names, table.column_names)
     table, pictured = _undecoded(table)
     further = sorted(_further(set(table.column_names) - pictured, names))
     if isinstance(table, written.Written) and Path(source).suffix == ".csv":
@@ -134,11 +134,11 @@ def _check_columns(
 ) -> None:
     for field, column in (columns or {}).items():
         if column not in present:
-            raise TaskError(f"{source}: no column {column!r} for {field}; it has {', '.join(sorted(present))}")
+            raise TaskError(f"{source}: no column {column!r} for {field}; it has {', '.join(present)}")
     if names["image"] not in present and not {names["question"], names["conversations"]} & set(present):
         one = source.endswith(".csv") and len(present) == 1
         parted = "; columns of a CSV are parted by commas" if one and set(";\t|") & set(*present) else ""
-        there = ", ".join(sorted(present))
+        there = ", ".join(present)
         raise TaskError(f"{source}: neither a question nor an image column; it has {there}{parted}")
 
 

@@ -106,6 +106,12 @@ def read(folder: Path, split: str) -> Arrays:
     return Arrays(cells[0], cells[1], group, meta["vocab_size"] - 1)
 
 
+def shape(folder: Path, split: str) -> tuple[int, int]:
+    """How many boards a split has, and of how many cells, without reading them. Raises `TaskError`."""
+    boards, *cells = _array(folder / split, "inputs", lazy=True).shape
+    return boards, cells[0] if len(cells) == 1 else 0
+
+
 def _rises(numbers: NDArray[Any], end: int) -> bool:
     return bool(
         numbers.ndim == 1
@@ -135,10 +141,10 @@ def _meta(where: Path) -> dict[str, Any]:
     return found
 
 
-def _array(where: Path, name: str) -> NDArray[Any]:
+def _array(where: Path, name: str, lazy: bool = False) -> NDArray[Any]:
     path = where / f"all__{name}.npy"
     try:
-        found: NDArray[Any] = np.load(path, allow_pickle=False)
+        found: NDArray[Any] = np.load(path, mmap_mode="r" if lazy else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise TaskError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
     if found.dtype.kind not in "iu":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,11 @@ def problems(
         if isinstance(made, Problem):
             found.append(made)
         else:
-            faults.add(made, row.place if isinstance(row, Row) else row)
-    dropped = faults.dropped
+            faults.add(made, row.place if isinstance(row, Row) else row, after=len(found))
     if not found:
-        told = "; ".join(f"{number} of {reason}" for reason, number in dropped) or "it is empty"
+        told = "; ".join(f"{number} of {reason}" for reason, number in faults.dropped) or "it is empty"
         raise TaskError(f"{source}, split {split}: no row can be used: {told}")
-    return Rows(found, dropped=dropped)
+    return Rows(found, dropped=faults.dropped, faults=faults)
 
 
 def check(split: str, source: str, size: int | None, seed: int) -> str | None:
@@ -73,6 +72,24 @@ def check(split: str, source: str, size: int | None, seed: int) -> str | None:
     if unit == "line":
         _check_header(local_columns(path, split, source), source)
     return None
+
+
+def glance(split: str, source: str) -> tuple[int | None, int | None]:
+    """How many rows a local source has, and the cells of its first; None for each that cannot be told at a glance."""
+    if not Path(source).expanduser().exists():
+        return None, None
+    try:
+        path, unit = _file(source, split)
+        if unit == "row":
+            from tasks.puzzles.arrays import shape
+
+            return shape(path, split)
+        first = next((row for row in _of_csv(path, source) if isinstance(row, Row)), None)
+        with path.open("rb") as lines:
+            count = sum(1 for line in lines if line.strip()) - 1
+    except (TaskError, OSError):
+        return None, None  # A line on the data says so.
+    return count, len(first.question) if first else None
 
 
 def _file(source: str, split: str) -> tuple[Path, str]:
@@ -101,13 +118,15 @@ def _file(source: str, split: str) -> tuple[Path, str]:
 
 
 def _of_csv(path: Path, source: str) -> Iterator[Row | int]:
-    """The rows; the line alone of one with another number of fields than the header."""
+    """The rows; the line alone of one with another number of fields than the header. Blank lines are no rows."""
     with path.open(encoding=ENCODING, newline="") as file:
         reader = csv.reader(file)
         try:
             header = next(reader, [])
-            _check_header(set(header), source)
+            _check_header(header, source)
             for fields in reader:
+                if len(fields) < len(_FIELDS) and not "".join(fields).strip():
+                    continue
                 if len(fields) != len(header):
                     yield reader.line_num
                     continue
@@ -118,9 +137,9 @@ def _of_csv(path: Path, source: str) -> Iterator[Row | int]:
             raise TaskError(f"{source}, line {reader.line_num + 1}: cannot be read ({error})") from None
 
 
-def _check_header(names: set[str], source: str) -> None:
+def _check_header(names: Sequence[str], source: str) -> None:
     if missing := [name for name in _FIELDS if name not in names]:
-        there = ", ".join(sorted(names)) or "none"
+        there = ", ".join(names) or "none"
         raise TaskError(f"{source}: the first line names no column {missing[0]!r}; it has {there}")
 
 

@@ -124,7 +124,7 @@ def test_table_without_the_named_column(refused: Refused, tmp_path: Path, form: 
         else:
             made.save_to_disk(str(table))
     wrong = f"{{task: table, source: {table}, columns: {{question: promt, answer: label}}}}"
-    assert "no column 'promt' for question; it has label, picture, prompt" in refused(f"data.labelled={wrong}")
+    assert "no column 'promt' for question; it has prompt, label, picture" in refused(f"data.labelled={wrong}")
     unmapped = f"{{task: table, source: {table}}}"
     assert "neither a question nor an image column" in refused(f"data.labelled={unmapped}")
 

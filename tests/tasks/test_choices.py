@@ -241,7 +241,7 @@ def test_images_of_another_configuration_are_joined_by_their_id(tmp_path: Path) 
         ({"gold": "letter", "columns": MAP}, "gold is one of label, index, text, not 'letter'"),
         ({"gold": "index"}, r"name their column, columns\.choices"),
         ({"marker": " "}, "marker is the text that the answer stands behind, not ' '"),
-        ({"columns": {"choices": "optoins"}}, "no column 'optoins' for choices; it has options, question, right"),
+        ({"columns": {"choices": "optoins"}}, "no column 'optoins' for choices; it has question, options, right"),
         ({"columns": {"clusters": "right"}}, r"columns maps \['clusters'\], which are none of .*cluster"),
     ],
 )

@@ -78,7 +78,7 @@ def test_broken_sudoku_rows_are_counted_by_reason_and_named(tmp_path: Path) -> N
     ]
     source = csv_of(tmp_path / "broken.csv", rows)
     with Path(source).open("a") as file:
-        file.write(f"mine,{CLUES}\n\n")
+        file.write(f"mine,{CLUES}\n\n  \nmine,{SOLVED},{SOLVED},0\n")
     found = load("sudoku-file", "train", source=source)
     assert [p.id for p in found.problems] == ["2"]
     assert dict(found.dropped) == {
@@ -87,9 +87,10 @@ def test_broken_sudoku_rows_are_counted_by_reason_and_named(tmp_path: Path) -> N
         "clue contradicts answer (lines 9, 10)": 2,
         "several solutions (lines 11, 12, 14)": 3,
         "no solution (line 13)": 1,
-        "other number of fields (lines 15, 16)": 2,
+        "other number of fields (line 15)": 1,
+        "no empty cell (line 18)": 1,
     }
-    assert 1 + sum(number for _, number in found.dropped) == len(rows) + 2
+    assert 1 + sum(number for _, number in found.dropped) == len(rows) + 2, "blank lines are no rows"
     many = load("sudoku-file", "train", source=source, unique=False)
     assert [p.id for p in many.problems] == ["2", "11", "14"]
     assert dict(many.dropped)["answer is no solution (line 12)"] == 1
@@ -123,6 +124,23 @@ def test_broken_maze_rows_are_counted_by_reason_and_named(tmp_path: Path) -> Non
         "no solution (line 11)": 1,
     }
     assert dict(load("maze-file", "train", source=source, unique=True).dropped)["several solutions (line 12)"] == 1
+
+
+def test_a_slice_tells_of_its_own_rows(tmp_path: Path) -> None:
+    good = flat("sudoku", 4, 6, "_.")
+    bad = ("x", "y")
+    source = csv_of(tmp_path / "train.csv", [bad, good[0], good[1], bad, good[2], ("1", "1"), good[3], *good[4:], bad])
+
+    def dropped(**part: int) -> dict[str, int]:
+        return dict(load("sudoku-file", "train", source=source, **part).dropped)
+
+    whole = {"wrong length (lines 2, 5, 7, …)": 4}
+    assert dropped() == whole == dropped(take=6)
+    assert dropped(take=2) == {"wrong length (line 2)": 1}
+    assert dropped(skip=2, take=1) == {"wrong length (line 5)": 1}
+    assert dropped(skip=3, take=2) == {"wrong length (line 7)": 1}
+    assert dropped(skip=5) == {"wrong length (line 11)": 1}
+    assert dropped(skip=1, take=1) == {}
 
 
 def test_size_draws_rows_by_a_seed(tmp_path: Path) -> None:
@@ -240,7 +258,7 @@ def test_arrays_of_a_maze_are_no_sudoku_and_a_sudoku_no_maze(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("a.csv", "question,solution\n1,2\n", r"names no column 'answer'; it has question, solution"),
+        ("a.csv", "solution,question\n1,2\n", r"names no column 'answer'; it has solution, question"),
         ("a.csv", "", "empty"),
         ("a.csv", HEADER, "no row can be used: it is empty"),
         ("a.csv", HEADER + "m,12,34,0\nm,,,\n", r"no row can be used: 2 of wrong length \(lines 2, 3\)"),

@@ -102,7 +102,7 @@ def test_a_copy_that_was_cut_off_is_no_copy(memory: Any, cache: Path, monkeypatc
         ("nowhere://lab/a.jsonl", "nowhere://lab/a.jsonl: cannot be read (Protocol not known: nowhere)"),
         (
             "memory://lab/broken.jsonl",
-            "memory://lab/broken.jsonl: no column 'solution' for answer; it has answer, question",
+            "memory://lab/broken.jsonl: no column 'solution' for answer; it has question, answer",
         ),
     ],
 )

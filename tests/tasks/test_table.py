@@ -164,11 +164,11 @@ def test_columns_are_mapped_and_a_missing_one_is_named_with_those_there_are(fold
     source = written([{"q": "what?", "label": "cat", "n": 7}], folder / "rows.jsonl")
     rows = table.load("train", source, columns={"question": "q", "answer": "label", "id": "n"})
     assert rows.problems == [Problem("7", "what?", "cat", None, "7", "")]
-    with pytest.raises(TaskError, match=r"rows\.jsonl: no column 'lable' for answer; it has label, n, q"):
+    with pytest.raises(TaskError, match=r"rows\.jsonl: no column 'lable' for answer; it has q, label, n"):
         table.load("train", source, columns={"question": "q", "answer": "lable"})
     with pytest.raises(TaskError, match=r"columns maps \['anwser'\]"):
         table.load("train", source, columns={"anwser": "label"})
-    with pytest.raises(TaskError, match=r"neither a question nor an image column; it has label, n, q$"):
+    with pytest.raises(TaskError, match=r"neither a question nor an image column; it has q, label, n$"):
         table.load("train", source)
     (folder / "parted.csv").write_text("question;answer\n1 + 1?;2\n")
     with pytest.raises(TaskError, match=r"it has question;answer; columns of a CSV are parted by commas$"):
