@@ -10,7 +10,7 @@ import numpy as np
 
 from eval.estimators import over_problems, paired_over_problems
 from eval.stats import DRAWS, Difference, Estimate, Floats, differences, holm
-from eval.suite import CompareError, differing_keys
+from eval.suite import CompareError, SettingsDiffer, differing_keys
 from eval.tally import by_problem, tally
 from eval.trial import Trial, TrialError
 
@@ -23,11 +23,15 @@ _NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """A checkpoint's trials and the settings of the suite (`Suite.settings`) that they were made under."""
+    """A checkpoint's trials and the settings of the suite (`Suite.settings`) that they were made under.
+
+    `iterations`: those that its loop made; None where it has none.
+    """
 
     label: str
     settings: Mapping[str, Any]
     trials: Sequence[Trial]
+    iterations: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,14 +211,14 @@ def _mean_or_none(row: Floats, known: bool) -> float | None:
 
 
 def check_settings(a: Evaluated, b: Evaluated, allow: Collection[str]) -> None:
-    """Raises `CompareError`, which names the settings that differ and are not allowed to."""
+    """Raises `SettingsDiffer`, which names the settings that differ and are not allowed to."""
     keys = [
         key
         for key in differing_keys(a.settings, b.settings)
         if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in allow)
     ]
     if keys:
-        raise CompareError(f"`{a.label}` and `{b.label}` were evaluated differently: {', '.join(keys)} differ")
+        raise SettingsDiffer(a.label, b.label, keys)
 
 
 def _scored(side: Evaluated) -> dict[str, _Scored]:

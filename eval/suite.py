@@ -23,6 +23,16 @@ class CompareError(ValueError):
     """Two sets of trials do not answer the same question. The message is one line that names what differs."""
 
 
+class SettingsDiffer(CompareError):
+    """Two sets of trials were made under other settings. `groups`: those that may be allowed to differ; none where some
+    other setting differs as well."""
+
+    def __init__(self, a: str, b: str, keys: Sequence[str]) -> None:
+        super().__init__(f"`{a}` and `{b}` were evaluated differently: {', '.join(keys)} differ")
+        groups = dict.fromkeys(key.partition(".")[0] for key in keys)
+        self.groups = tuple(groups) if groups.keys() <= {"engine", "prompt", "decoding"} else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Suite:
     """What two scores must have in common to be compared.

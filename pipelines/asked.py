@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engines.base import EngineError
+from engines.looped.config import is_looped
 from engines.settings import EndpointSettings
 from pipelines.checkpoints import (
     Checkpoint,
@@ -20,12 +22,12 @@ from pipelines.errors import RunError
 
 if TYPE_CHECKING:
     from pipelines.context import StageContext
+    from pipelines.recipe import Recipe
 
 
 def check_named(named: Mapping[str, str], where: str, engine: str) -> Iterator[str]:
     """A line for each of `named`, label -> path, that an engine of this kind cannot ask; `where` is the key that they
     stand under."""
-    from engines.base import EngineError
     from engines.checkpoint import check_checkpoint
 
     for label, path in named.items():
@@ -39,6 +41,23 @@ def check_named(named: Mapping[str, str], where: str, engine: str) -> Iterator[s
                 yield f"{where}.{label}: {path}: has no chat template; add chat_template.jinja to its directory"
         except EngineError as error:
             yield f"{where}.{label}: {error}"
+
+
+def check_iterations(recipe: Recipe, named: Mapping[str, str], stage: str) -> Iterator[str]:
+    """A line where iterations are asked for, and none of the recipe's checkpoints or of `named` has a loop."""
+    if getattr(recipe.engine, "iterations", None) is None or any(each.kind == "reflect" for each in recipe.stages):
+        return
+    places = (recipe.model.adapter or recipe.model.path, *named.values())
+    if not any(_may_loop(place) for place in places if place is not None):
+        yield f"engine.iterations: no checkpoint that {stage} asks has a loop; leave it out, or ask one that has"
+
+
+def _may_loop(path: str) -> bool:
+    """True also where the directory is damaged, of which another line tells."""
+    try:
+        return is_looped(Path(path))
+    except EngineError:
+        return True
 
 
 def asked(context: StageContext, named: Mapping[str, str]) -> list[Checkpoint]:

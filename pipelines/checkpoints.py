@@ -100,14 +100,6 @@ def model_kind(model: ModelSettings) -> str | None:
         return None  # a line on the model says so
 
 
-def may_loop(path: str) -> bool:
-    """Whether a checkpoint has a loop; true also where its directory is damaged, of which another line tells."""
-    try:
-        return is_looped(Path(path))
-    except EngineError:
-        return True
-
-
 def iterations_of(found: Sequence[Checkpoint], engine: Any) -> dict[str, int]:
     """Name -> iterations that an engine of these settings makes, of the checkpoints that have a loop."""
     loops = {each.name: LoopConfig.read(Path(each.path)).loop for each in found if is_looped(Path(each.path))}

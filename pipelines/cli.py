@@ -149,6 +149,9 @@ def runs_diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A run.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
     all_: Annotated[bool, typer.Option("--all", help="Name every problem that flipped, not the first 20.")] = False,
+    allow: Annotated[
+        str, typer.Option(metavar="NAME[,NAME]", help="Settings of a suite that may differ, such as engine.")
+    ] = "",
     runs: Runs = Path("runs"),
 ) -> None:
     """The problems that flipped between two runs, then rows, numbers and settings that differ."""
@@ -159,7 +162,8 @@ def runs_diff(
         from pipelines.tables import difference_table
 
         left, right = find_run(a, runs), find_run(b, runs)
-        found = list(flips(left.directory, right.directory))
+        allowed = [each.strip() for each in allow.split(",") if each.strip()]
+        found = list(flips(left.directory, right.directory, allowed))
         if found:
             show(flip_table(found, all_))
         show(difference_table(differences(left, right), a, b))

@@ -89,8 +89,9 @@ class Stored:
         from eval.compare import Evaluated
         from eval.trial import read
 
+        loops = self.result["provenance"].get("iterations", {})
         return [
-            Evaluated(each["label"], self.settings, list(read(self.directory / each["file"])))
+            Evaluated(each["label"], self.settings, list(read(self.directory / each["file"])), loops.get(each["label"]))
             for each in self.result["checkpoints"]
         ]
 
@@ -169,6 +170,8 @@ def result_of(
     by_name = {result.label: result for result in results}
     compared = [compare(by_name[a], by_name[b]) for a, b in pairs]
     compared += [compare(results[-1], other, allow=allow) for other in others]
+    iterations = dict(provenance.get("iterations", {}))
+    iterations |= {other.label: other.iterations for other in others if other.iterations is not None}
     roles = [*pairs.values(), *(["against"] for _ in others)]
     used, original = settings["data"]["problems"], settings["data"]["original"]
     return {
@@ -190,7 +193,7 @@ def result_of(
             )
         ],
         "comparisons": [
-            _comparison(each, because, allow) for each, because in zip(adjust(compared), roles, strict=True)
+            _comparison(each, because, allow, iterations) for each, because in zip(adjust(compared), roles, strict=True)
         ],
         "provenance": dict(provenance),
     }
@@ -202,10 +205,16 @@ def check_comparable(
     """Looks at stored results before anything is asked. Raises `CompareError`, which names what differs: the problems
     that only one side has, else the settings."""
     from eval.compare import Evaluated, check_settings
+    from eval.suite import CompareError, SettingsDiffer
 
     check_same_problems(problems, others)
     for other in others:
-        check_settings(Evaluated("this evaluation", settings, []), other, allow)
+        try:
+            check_settings(Evaluated("this evaluation", settings, []), other, allow)
+        except SettingsDiffer as error:
+            groups = ",".join([*allow, *error.groups])
+            way_out = f"; allow=[{groups}] compares them all the same" if error.groups else ""
+            raise CompareError(f"{error}{way_out}") from None
 
 
 def check_same_problems(problems: Sequence[str], others: Sequence[Evaluated]) -> None:
@@ -313,7 +322,8 @@ def quote(settings: Mapping[str, Any], samples: int = 1, iterations: Mapping[str
         " ".join(_of_engine(name, value) for name, value in engine.items() if value and name != "iterations"),
     ]
     if "iterations" in engine and iterations:
-        parts.append(f"{engine['iterations']} iterations of {', '.join(iterations)}")
+        number = engine["iterations"]
+        parts.append(f"{number} iteration{'s' if number != 1 else ''} of {', '.join(iterations)}")
     return " · ".join(parts)
 
 
@@ -360,8 +370,13 @@ def _short_sha(text: str | None) -> str | None:
     return None if text is None else hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _comparison(comparison: Comparison, roles: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
+def _comparison(
+    comparison: Comparison, roles: Sequence[str], allow: Sequence[str], iterations: Mapping[str, int]
+) -> dict[str, Any]:
     from eval.compare import verdict
 
-    allowed = {"allowed": list(allow)} if allow and "against" in roles else {}
+    allowed: dict[str, Any] = {}
+    if allow and "against" in roles:
+        sides = {side: iterations[side] for side in (comparison.a, comparison.b) if side in iterations}
+        allowed = {"allowed": list(allow), **({"iterations": sides} if sides else {})}
     return {"roles": list(roles), **asdict(comparison), "verdict": verdict(comparison, seeds=1), **allowed}

@@ -12,9 +12,9 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from engines.base import Decoding
 from engines.settings import INERT, what_matters
-from pipelines.asked import asked, check_named
+from pipelines.asked import asked, check_iterations, check_named
 from pipelines.boards import asking_lines, check_boards
-from pipelines.checkpoints import PRETRAINED, Checkpoint, identity_of, may_loop, pairs_to_compare
+from pipelines.checkpoints import PRETRAINED, Checkpoint, identity_of, pairs_to_compare
 from pipelines.composed import composed
 from pipelines.errors import RunError
 from pipelines.evaluation import (
@@ -180,14 +180,8 @@ class EvaluateStage(DataStageSettings):
         # The default is for recipes that have such an arm; another name is meant.
         if self.control != type(self).model_fields["control"].default and self.control not in recipe.arms:
             yield f"{self.name}.control: no arm is called `{self.control}`{nearest(self.control, recipe.arms)}"
-        if getattr(recipe.engine, "iterations", None) is not None and not self._asks_a_loop(recipe):
-            yield f"engine.iterations: no checkpoint that {self.name} asks has a loop; leave it out or ask one that has"
+        yield from check_iterations(recipe, self.checkpoints, str(self.name))
         yield from check_named(self.checkpoints, f"{self.name}.checkpoints", recipe.engine.kind)
-
-    def _asks_a_loop(self, recipe: Recipe) -> bool:
-        places = (recipe.model.adapter or recipe.model.path, *self.checkpoints.values())
-        trained = any(stage.kind == "reflect" for stage in recipe.stages)
-        return trained or any(may_loop(place) for place in places if place is not None)
 
     def run(self, context: StageContext) -> StageResult:
         found = asked(context, self.checkpoints)

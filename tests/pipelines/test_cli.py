@@ -82,7 +82,7 @@ def test_options_are_frozen() -> None:
         "eval suites": [],
         "runs list": ["--runs"],
         "runs show": ["RUN", "--watch", "--runs"],
-        "runs diff": ["A", "B", "--all", "--runs"],
+        "runs diff": ["A", "B", "--all", "--allow", "--runs"],
         "rewards check": ["REFERENCE", "OVERRIDES", "--data"],
         "rewards list": [],
         "rewards new": ["REFERENCE", "--steps"],

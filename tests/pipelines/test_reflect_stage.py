@@ -75,6 +75,30 @@ def test_the_loop_is_trained_on_what_was_tuned_and_evaluated(real_children: Any,
         planned = real_children.trivium("run", recipe, "--runs", tmp_path, *only)
         said = "engine.iterations: no checkpoint that evaluate asks has a loop"
         assert planned.code == code and (said in " ".join(planned.text.split())) == (code == 2), planned.text
+    against_a_run_with_other_iterations(real_children.trivium, recipe, tmp_path)
+
+
+def against_a_run_with_other_iterations(trivium: Any, recipe: Path, runs: Path) -> None:
+    """The refusals of `evaluate` and `runs diff` name the ways out; the report tells how many each side made."""
+    looped = f"checkpoints: {{looped: {runs}/tiny/reflect/checkpoint}}, decoding: {{max_new_tokens: 4}}"
+    common = ("run", recipe, "--runs", runs, "name=other", "engine.iterations=1")
+
+    def stages(allow: str) -> str:
+        return f"stages=[{{kind: evaluate, {looped}, against: {runs}/tiny, allow: [{allow}]}}, {{kind: report}}]"
+
+    refused = trivium(*common, stages(""))
+    said = "differently: engine.iterations differ; allow=[engine] compares them all the same"
+    assert refused.code == 2 and said in " ".join(refused.text.split()), refused.text
+    done = trivium(*common, stages("engine"))
+    assert done.code == 0, done.text
+    (pair,) = json.loads((runs / "other/evaluate/eval.json").read_text())["comparisons"]
+    assert pair["iterations"] == {"looped": 1, "tiny/reflect": 3}
+    page = (runs / "other/report.html").read_text()
+    assert "may differ in engine (iterations: looped 1, tiny/reflect 3)" in page
+    differ = trivium("runs", "diff", "tiny", "other", "--runs", runs)
+    assert "differ; --allow engine compares them" in " ".join(differ.text.split()), differ.text
+    compared = trivium("runs", "diff", "tiny", "other", "--allow", "engine", "--runs", runs)
+    assert "looped − reflect" in compared.text and "not compared" not in compared.text, compared.text
 
 
 def test_mistakes_are_lines_of_the_plan(real_children: Any, tmp_path: Path) -> None:
