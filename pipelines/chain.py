@@ -187,7 +187,9 @@ def _upstream(stage: StageSettings, line: Sequence[Link]) -> dict[str, str]:
     latest = {link.kind: link.name for link in line}
     for kind in stage.requires:
         if kind not in latest:
-            raise RecipeError(f"stages.{stage.name}: needs a `{kind}` stage before it")
+            raise RecipeError(
+                f"stages.{stage.name}: needs a `{kind}` stage before it{stage.otherwise and '; '}{stage.otherwise}"
+            )
     wanted = (*stage.requires, *stage.accepts)
     return {link.kind: link.name for link in line if link.kind in wanted and latest[link.kind] == link.name}
 

@@ -62,7 +62,8 @@ def eval_checkpoint(
         str | None, typer.Option(metavar="better|not-worse", help="Than BASE on every suite, else exit code 1.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="RUN", help="The run's name; eval-CHECKPOINT unless given.")
+        str | None,
+        typer.Option(metavar="RUN", help="The run's name; eval- and the checkpoint's (run-stage) unless given."),
     ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Check data, gold answers and lengths, say what would be asked, and stop.")

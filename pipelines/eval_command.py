@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 _LONGEST = 32
 REQUIREMENTS = ("better", "not-worse")
 _COMMAND = "trivium eval"
+_OPTIONS = {
+    "kind": "what is run is an evaluation; leave it out",
+    "name": "the run's name is an option: --name",
+    "suite": "what is measured is an option: --suite; suite.KEY=VALUE changes a key of it",
+}
+"""Keys of a stage that are given otherwise here."""
 
 
 def recipe_of(
@@ -52,6 +58,12 @@ def recipe_of(
     chosen = list(dict.fromkeys(each.strip() for each in suites.split(",") if each.strip()))
     if not chosen:
         raise RecipeError("name what to measure: --suite NAME[,NAME]; `trivium eval suites` lists them")
+    if "," in checkpoint and not Path(checkpoint).exists():
+        one, other = checkpoint.split(",")[:2]
+        raise RecipeError(
+            f"{checkpoint}: one checkpoint is evaluated at a time; --against compares it with another: "
+            f"{_COMMAND} {other} --against {one}"
+        )
     base = None if against is None or _run_of(against, runs) else against
     label, base_label = _label(checkpoint), _label(base) if base else None
     if base_label == label:
@@ -70,6 +82,8 @@ def recipe_of(
             assign(data, keys, value, f"`{'.'.join(keys)}`")
         elif keys[0] == "suite" and len(keys) > 1:
             of_suites[".".join(keys[1:])] = value
+        elif keys[0] in _OPTIONS:
+            raise RecipeError(f"`{keys[0]}={value}`: {_OPTIONS[keys[0]]}")
         else:
             assign(stage, keys, value, f"`{'.'.join(keys)}`")
     stages = [{"kind": "evaluate", "suite": each, "overrides": of_suites, **stage} for each in chosen]

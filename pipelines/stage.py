@@ -66,6 +66,8 @@ class StageSettings(BaseModel):
 
     requires: ClassVar[tuple[str, ...]] = ()
     """Kinds of earlier stages whose outputs `run` reads: each is the latest in the same arm, else the shared one."""
+    otherwise: ClassVar[str] = ""
+    """What to do where one of them is not there, for the line that says so."""
     accepts: ClassVar[tuple[str, ...]] = ()
     """Like `requires`, but may be absent: what a later round takes over from the round before."""
     uses: ClassVar[tuple[str, ...]] = ()

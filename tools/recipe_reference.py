@@ -106,6 +106,33 @@ _LAUNCH = """
 A stage that trains may have a block of its own, which takes the place of this one. [scale.md](scale.md) says how the
 processes are started.
 """
+_TUNED = """
+A text-only model learns from questions and answers alone by a `tune` that hides nothing but answers. This is all that a
+recipe for it needs; a line of the files reads `{"question": "2 + 3?", "answer": "5"}`:
+
+```yaml
+name: answers
+model: {path: HuggingFaceTB/SmolLM2-135M-Instruct}   # or a directory
+data:
+  labelled: {task: table, source: train.jsonl}
+  test: {task: table, source: test.jsonl}
+stages:
+  - kind: tune
+    split: {pair: 0, question: 0, answer: 1}
+    prompts: {system: null}
+    lora: {r: 16}
+    learning_rate: 5.0e-4
+  - {kind: reflect}                                   # if its layers are to be looped, too
+  - {kind: evaluate}
+  - {kind: report}
+```
+
+`update` is another stage: it trains on what `filter` kept.
+"""
+_REASONER = """
+`recipes/reasoner-6x6.yaml` is a whole recipe, of some minutes on a CPU.
+"""
+_AFTER = {"tune": _TUNED, "recur": _REASONER}
 
 
 def reference() -> str:
@@ -122,7 +149,7 @@ def reference() -> str:
         _section("`data.NAME`", DataSettings, _tasks(), level=2),
         _section("`launch`", LaunchSettings, _LAUNCH, level=2),
         "## `stages`\n\nA list. Each has a `kind`, and may have a `name` to be called by (the kind unless given).\n",
-        *(_section(f"`kind: {kind}`", stage_classes()[kind]) for kind in kinds),
+        *(_section(f"`kind: {kind}`", stage_classes()[kind], _AFTER.get(kind, "")) for kind in kinds),
         "## Blocks inside the stages\n",
         _section("`decoding`", Decoding),
         _section("`split`", Split),

@@ -34,6 +34,10 @@ class UpdateStage(SftSettings, TrainingSettings):
     )
 
     requires: ClassVar[tuple[str, ...]] = ("tune", "generate", "filter")
+    otherwise: ClassVar[str] = (
+        "it trains on what `filter` kept. To train on questions and answers alone, give a stage "
+        "{kind: tune, split: {pair: 0, question: 0, answer: 1}, prompts: {system: null}}"
+    )
     accepts: ClassVar[tuple[str, ...]] = ("update",)
     uses: ClassVar[tuple[str, ...]] = ("model",)
     strategies: ClassVar[tuple[Strategy, ...]] = ("ddp", "fsdp", "deepspeed")

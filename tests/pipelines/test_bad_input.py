@@ -129,6 +129,13 @@ def test_table_without_the_named_column(refused: Refused, tmp_path: Path, form: 
     assert "neither a question nor an image column" in refused(f"data.labelled={unmapped}")
 
 
+def test_an_update_without_pairs_is_told_of_tune(refused: Refused) -> None:
+    way = "{kind: tune, split: {pair: 0, question: 0, answer: 1}, prompts: {system: null}}"
+    for update in ({"kind": "update"}, {"kind": "update", "start": "recipe"}):
+        line = refused(stages=[update])
+        assert "stages.update: needs a `tune` stage before it; it trains on what `filter` kept" in line and way in line
+
+
 def test_a_reward_whose_column_the_data_lack(refused: Refused, tmp_path: Path) -> None:
     table = tmp_path / "table.jsonl"
     table.write_text(json.dumps({"question": "2+2?", "answer": "4", "hint": "even"}) + "\n")

@@ -37,6 +37,8 @@ from tests.pipelines.letters import ROWS, result, write
         (("--suite", "LETTERS", "--against", "MASKED"), "evaluate each by itself"),
         (("--suite", "LETTERS", "limt=3"), "unknown key; did you mean `limit`?"),
         (("--suite", "LETTERS", "suite.prompt.befor=x"), "prompt.befor: unknown key; did you mean `before`?"),
+        (("--suite", "LETTERS", "name=mine"), "`name=mine`: the run's name is an option: --name"),
+        (("--suite", "LETTERS", "suite=gsm8k"), "`suite=gsm8k`: what is measured is an option: --suite;"),
         (("--suite", "missing.yaml"), "missing.yaml: cannot be read"),
     ],
 )
@@ -50,6 +52,15 @@ def test_mistakes_are_one_line(
     assert words in done.text
     assert "Traceback" not in done.text and len(done.text.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_checkpoints_by_a_comma_are_told_of_against(models: Path, suite: Path, tmp_path: Path) -> None:
+    both = f"{models / 'first'},{models / 'second'}"
+    done = CliRunner().invoke(app, ["eval", both, "--suite", str(suite), "--runs", str(tmp_path / "runs")])
+    assert done.exit_code == 2 and done.output == (
+        f"error: {both}: one checkpoint is evaluated at a time; --against compares it with another: "
+        f"trivium eval {models / 'second'} --against {models / 'first'}\n"
+    )
 
 
 @pytest.mark.parametrize(

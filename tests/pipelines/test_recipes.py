@@ -95,6 +95,20 @@ def test_reasoner_recipes_run_on_a_few_small_puzzles(
     assert {path.name for path in (tmp_path / recipe / "seed-0/evaluate").glob("recur*")} == {"recur"}
 
 
+def test_first_reasoner_runs_on_a_few_puzzles(real_children: Any, tmp_path: Path) -> None:
+    few = ["steps=8", "judge_every=1", "batch_size=4", "warmup_steps=0", "reasoner.hidden_size=32", "reasoner.heads=2"]
+    done = real_children.trivium(
+        *("run", RECIPES / "reasoner-6x6.yaml", "--runs", tmp_path, "data.labelled.size=8", "data.validation.size=4"),
+        *("data.test.size=4", *(f"stages.recur.{each}" for each in few)),
+    )
+    assert done.code == 0, done.text
+    root = tmp_path / "reasoner-6x6"
+    numbers = json.loads((root / "recur/manifest.json").read_text())["numbers"]
+    assert numbers["rollouts"] == 2 and "accuracy averaged 4" in numbers
+    result = json.loads((root / "evaluate/eval.json").read_text())
+    assert [each["label"] for each in result["checkpoints"]] == ["recur"] and result["problems"]["used"] == 4
+
+
 def test_countdown_recipe_runs_on_a_masked_stand_in(real_children: Any, tmp_path: Path) -> None:
     parent = tmp_path / "parent.yaml"
     build = "{architecture: masked_llama, hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, vocab_size: 300}"
