@@ -60,19 +60,21 @@ def boards_of(
 
     Raises `GridError` where no board is left, or boards differ in size.
     """
-    rows, left_out = [], Counter[str]()
+    rows, left_out, first = [], Counter[str](), ""
     for problem in problems:
         try:
             question, answer = encode(problem.question, config), encode(problem.answer, config)
-        except GridError:
+        except GridError as error:
             left_out["no_grid"] += 1
+            first = first or f"; {problem.id}: {error}"
             continue
         if len(question) != len(answer):
             left_out["answer_of_another_size"] += 1
+            first = first or f"; {problem.id}: a grid of {len(question)} cells, an answer of {len(answer)}"
             continue
         rows.append((question, answer))
     if not rows:
-        raise GridError(f"none of {len(problems)} problems is a grid with an answer of its size ({dict(left_out)})")
+        raise GridError(f"none of {len(problems)} problems is a grid with an answer of its size{first}")
     sizes = sorted({len(question) for question, _ in rows})
     if len(sizes) > 1:
         raise GridError(f"boards of {', '.join(map(str, sizes))} cells; a reasoner is trained on boards of one size")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,22 @@ def test_rows_that_are_no_boards_are_counted(config: LatentReasonerConfig) -> No
     assert format_of([good]) == ("1234_", 16)
     with pytest.raises(GridError, match="boards of 4, 16 cells"):
         boards_of([good, Problem("d", "1 2 3 4", "1 2 3 4")], config)
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        (Problem("b", "1 + 1", "2"), "'+' is no cell; a grid of this model has the characters '_1234'"),
+        (Problem("b", "1" * 36, "1" * 36), "a grid of 36 cells; this model reads 1 to 16"),
+        (Problem("b", GRID, "1 2 3 4"), "a grid of 16 cells, an answer of 4"),
+    ],
+)
+def test_where_no_board_is_left_the_first_problem_says_why(
+    config: LatentReasonerConfig, first: Problem, reason: str
+) -> None:
+    said = f"none of 2 problems is a grid with an answer of its size; b: {reason}"
+    with pytest.raises(GridError, match=f"^{re.escape(said)}$"):
+        boards_of([first, Problem("c", "?", "?")], config)
 
 
 def test_copies_of_token_boards_are_sudokus_with_their_solutions() -> None:

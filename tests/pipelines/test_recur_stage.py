@@ -198,7 +198,7 @@ def test_where_no_look_solves_a_board_the_stage_says_so(real_children: Any, tmp_
     ("override", "said"),
     [
         ("data.validation={task: 'rg:chain_sum', size: 3}", "data.validation: none of 3 problems is a grid"),
-        ("data.labelled={task: 'rg:chain_sum', size: 5}", "data.labelled: none of 5 problems is a grid with an answer"),
+        ("data.labelled={task: 'rg:chain_sum', size: 5}", "none of 5 problems is a grid with an answer of its size; "),
         ("stages.recur.alphabet=_12345", "alphabet '_12345' is not that of a sudoku of side 4"),
     ],
 )
