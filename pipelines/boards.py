@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.checkpoints import engine_kind
 from pipelines.errors import RunError
-from pipelines.sections import DataSettings
 from tasks.problem import TaskError
+from tasks.registry import grids
 
 if TYPE_CHECKING:
     from pipelines.recipe import Recipe
@@ -28,8 +28,8 @@ def training_lines(recipe: Recipe, stage: RecurStage) -> Iterator[str]:
             f"{stage.name}.symmetry: {stage.symmetry}: data.{stage.data} has puzzles of the kind {own.puzzle}; give "
             f"symmetry: {own.puzzle}, or none"
         )
-    for name, grids in found.items():
-        if grids and stage.alphabet and (missing := [sign for sign in grids.signs if sign not in stage.alphabet]):
+    for name, known in found.items():
+        if known and stage.alphabet and (missing := [sign for sign in known.signs if sign not in stage.alphabet]):
             yield (
                 f"{stage.name}.alphabet: {stage.alphabet!r} has no {', '.join(missing)}, which are in the grids of "
                 f"data.{name}; leave alphabet out, and it is that of data.{stage.data}"
@@ -53,14 +53,14 @@ def asking_lines(recipe: Recipe, stage: EvaluateStage, section: Mapping[str, Any
                 yield f"{stage.name}: {line}"
 
 
-def _other(what: str, grids: Grids | None, stage: RecurStage, own: Grids | None) -> str | None:
-    """A line where grids are none of those that a reasoner was trained on."""
-    if grids is None or own is None:
+def _other(what: str, found: Grids | None, stage: RecurStage, own: Grids | None) -> str | None:
+    """A line where what is found are no grids such as a reasoner was trained on."""
+    if found is None or own is None:
         return None
-    if grids.puzzle != own.puzzle:
-        kinds = (f"of the kind {each.puzzle}" for each in (grids, own))
-    elif grids.side != own.side and None not in (grids.side, own.side):
-        kinds = (f"of side {each.side}" for each in (grids, own))
+    if found.puzzle != own.puzzle:
+        kinds = (f"of the kind {each.puzzle}" for each in (found, own))
+    elif found.side != own.side and None not in (found.side, own.side):
+        kinds = (f"of side {each.side}" for each in (found, own))
     else:
         return None
     return f"{what} is {next(kinds)}, and data.{stage.data}, which {stage.name} trains on, {next(kinds)}; make them one"
@@ -72,7 +72,7 @@ def _known(recipe: Recipe, name: str) -> Grids | None:
 
 def _grids(section: Mapping[str, Any]) -> Grids | None:
     try:
-        return DataSettings.model_validate(section).grids()
+        return grids(**section)
     except TaskError:
         return None  # a line on the data says so already
 

@@ -16,7 +16,6 @@ from tasks.remote import identity, is_url
 
 if TYPE_CHECKING:
     from tasks.problem import Rows
-    from tasks.puzzles.grid import Grids
 
 _READ_FILES, _READ_BYTES = 1000, 64 * 2**20
 """Up to so much is read for a fingerprint; that takes a tenth of a second."""
@@ -97,12 +96,6 @@ class DataSettings(BaseModel):
         from tasks.registry import columns
 
         return columns(self.task, self.split, **(self.model_extra or {}))
-
-    def grids(self) -> Grids | None:
-        """What is known of its grids before they are loaded; None for another task. Raises `TaskError`."""
-        from tasks.registry import grids
-
-        return grids(**self.model_dump())
 
     def files(self) -> dict[str, str]:
         """Fingerprints of the files and directories it names, local ones and those at URLs. Raises `TaskError`."""

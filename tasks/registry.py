@@ -139,6 +139,7 @@ def check(task: str, split: str = "train", skip: int = 0, take: int | None = Non
 
     Returns a line on what could not be looked at, None where all was. Raises `TaskError` for what cannot be loaded.
     """
+    check_whole(skip, take)
     look, count = function(task, "check"), function(task, "count")
     with _at_hand(options) as local:
         found: str | None = look(split, **local) if look else None

@@ -76,7 +76,8 @@ def load(
         told = ", ".join(f"{number} {reason}" for reason, number in faults.dropped) or "empty"
         raise TaskError(f"{source}: no usable row ({told})")
     asked = [problem for problem in problems if problem.question and problem.answer]
-    return Rows(asked, tuple(pictures.values()), faults.dropped)
+    # A slice counts images where there are any, and so does not part the rows.
+    return Rows(asked, tuple(pictures.values()), faults.dropped, faults=None if pictures else faults)
 
 
 def check(
@@ -216,7 +217,7 @@ class _Reader:
 
     def read(self, table: Any, faults: Faults) -> Iterator[tuple[Problem, Picture | None]]:
         """The problems that can be made, and their pictures; the other rows go to `faults`."""
-        known: Counter[str] = Counter()
+        known, good = Counter[str](), 0
         for number, row in enumerate(table):
             try:
                 question, answer, options = self._asked(row)
@@ -224,10 +225,11 @@ class _Reader:
                 if not image and not (question and answer):
                     raise Fault("empty")
             except Fault as fault:
-                faults.add(str(fault), number)
+                faults.add(str(fault), number, after=good)
                 continue
             identity = _text(self._cell(row, "id")) or str(number)
             # An id is one problem's: of rows that share one, the second is called `id#2`, in the order of the table.
+            good += 1
             known[identity] += 1
             if known[identity] > 1:
                 identity = f"{identity}#{known[identity]}"

@@ -37,6 +37,7 @@ from tests.pipelines.letters import ROWS, result, write
         (("--suite", "LETTERS", "--against", "MASKED"), "evaluate each by itself"),
         (("--suite", "LETTERS", "limt=3"), "unknown key; did you mean `limit`?"),
         (("--suite", "LETTERS", "suite.prompt.befor=x"), "prompt.befor: unknown key; did you mean `before`?"),
+        (("--suite", "LETTERS", "suite.data.take=x"), "take is a whole number of 1 or more, not 'x'"),
         (("--suite", "LETTERS", "name=mine"), "`name=mine`: the run's name is an option: --name"),
         (("--suite", "LETTERS", "suite=gsm8k"), "`suite=gsm8k`: what is measured is an option: --suite;"),
         (("--suite", "missing.yaml"), "missing.yaml: cannot be read"),

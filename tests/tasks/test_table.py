@@ -313,3 +313,13 @@ def test_a_source_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     written(ROWS, tmp_path / "split")
     with pytest.raises(TaskError, match="split dev: cannot be read"):
         table.load("dev", str(tmp_path / "split"))
+
+
+def test_a_slice_without_images_tells_of_its_own_rows(folder: Path) -> None:
+    good = [{"question": f"{number}?", "answer": str(number)} for number in range(4)]
+    bad = {"question": "x", "answer": ""}
+    source = written([bad, *good[:2], bad, *good[2:]], folder / "rows.jsonl")
+    assert dict(load("table", source=source).dropped) == {"empty (rows 0, 3)": 2}
+    assert dict(load("table", source=source, take=2).dropped) == {"empty (row 0)": 1}
+    assert dict(load("table", source=source, skip=2, take=1).dropped) == {"empty (row 3)": 1}
+    assert not load("table", source=source, skip=3).dropped
