@@ -7,7 +7,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+from pipelines.checkpoints import depth_of
+from pipelines.sections import ModelSettings
 
 
 def write(directory: Path) -> Path:
@@ -133,3 +137,23 @@ def test_mistakes_are_lines_of_the_plan(real_children: Any, tmp_path: Path) -> N
         planned = real_children.trivium("run", recipe, "--runs", tmp_path, override, "--plan")
         assert planned.code == 2 and said in " ".join(planned.text.split()), planned.text
         assert "Traceback" not in planned.text
+
+
+@pytest.mark.parametrize(
+    ("config", "depth"),
+    [
+        ({"num_hidden_layers": 5}, 5),
+        # Of a vision-language model, the text tower's; where that leaves it to its class, it is not known.
+        ({"num_hidden_layers": 2, "text_config": {"num_hidden_layers": 7}}, 7),
+        ({"num_hidden_layers": 2, "text_config": {}}, None),
+        ({}, None),
+    ],
+)
+def test_depth_is_read_from_a_local_config(config: dict[str, Any], depth: int | None, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert depth_of(ModelSettings(path=str(tmp_path))) == depth
+    (tmp_path / "looped").mkdir()
+    adapter = {"base_model_name_or_path": str(tmp_path)}
+    (tmp_path / "looped/adapter_config.json").write_text(json.dumps(adapter))
+    assert depth_of(ModelSettings(path=str(tmp_path), adapter=str(tmp_path / "looped"))) == depth
+    assert depth_of(ModelSettings(path="org/model")) is None
