@@ -238,11 +238,11 @@ def _begin(aside: Aside, attempt: dict[str, Any], metrics: Metrics, stage: str) 
     if {key: before.get(key) for key in attempt} == attempt:
         remove(directory / MANIFEST_FILE)
         number = int(before["attempts"]) + 1
-    elif (directory / MANIFEST_FILE).exists():
-        aside.put(metrics.of(stage))
-        metrics.replace(stage)
     else:
-        clear(directory)
+        if (directory / MANIFEST_FILE).exists():
+            aside.put(metrics.of(stage))
+        else:
+            clear(directory)
         metrics.replace(stage)
     write_json(path, {**attempt, "attempts": number})
     return number

@@ -120,13 +120,13 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._note("rollout_seconds", torch.tensor(time.perf_counter() - start))
         kept, self._round = self._round, None
         assert kept is not None
-        prompts = zip(output["prompt_ids"], output["prompt_mask"], strict=True)
-        kept.prompt_ids = [ids[mask.bool()].tolist() for ids, mask in prompts]
         settings, size = self.step_credit, self.num_generations
         outcome = kept.rewards[:, self._outcome] / settings.outcome_max
         advantages = self._gathered(output["advantages"])
         if settings.given:
             start = time.perf_counter()
+            prompts = zip(output["prompt_ids"], output["prompt_mask"], strict=True)
+            kept.prompt_ids = [ids[mask.bool()].tolist() for ids, mask in prompts]
             advantages = self._credited(kept, outcome, advantages, output["completion_mask"])
             self._note("branch_seconds", torch.tensor(time.perf_counter() - start))
         if settings.group_filter == "outcome":
