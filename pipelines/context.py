@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.settings import EngineSettings, LatentSettings, ReplicableSettings
+from pipelines.errors import Interrupted
 from pipelines.heartbeat import Heartbeat
 from pipelines.metrics import Metrics
-from pipelines.progress import Progress, progress
+from pipelines.progress import Progress, progress, waiting
 from pipelines.shards import Shards
 from pipelines.stage import StageHandle
 from pipelines.stop import Stop
@@ -82,8 +83,15 @@ class StageContext:
         return stage_classes()[kind].model_validate(self.handle(kind).manifest.source["settings"])
 
     def rows(self, data: str) -> Rows:
-        """The rows of `data.<data>` of the recipe. Raises `TaskError`."""
-        return self.recipe.data[data].load()
+        """The rows of `data.<data>` of the recipe. Raises `TaskError`; and `Interrupted` once a stop is asked for.
+
+        That is at once: puzzles are made, and files checked, for minutes.
+        """
+        try:
+            with waiting(f"{self.name}: reading data `{data}`"), self.stop.at_once():
+                return self.recipe.data[data].load()
+        except KeyboardInterrupt:
+            raise Interrupted(f"while data `{data}` was read") from None
 
     def engine(self, checkpoint: str | Path) -> Engine:
         """The recipe's engine with these weights, opened on first use.

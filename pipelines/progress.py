@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 SECONDS_BETWEEN_LINES = 30.0
+SECONDS_BEFORE_A_LINE = 10.0
 
 
 class Progress(Protocol):
@@ -40,6 +42,24 @@ def progress(total: int, what: str) -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         yield _Bar(bars, bars.add_task(what, total=total))
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Says what is waited for, on the standard error: at once on a terminal; elsewhere in a line once it takes long."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status(what):
+            yield
+        return
+    line = threading.Timer(SECONDS_BEFORE_A_LINE, lambda: print(what, file=sys.stderr, flush=True))
+    line.daemon = True
+    line.start()
+    try:
+        yield
+    finally:
+        line.cancel()
 
 
 class _Lines:

@@ -15,6 +15,16 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
+        self.immediate = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, a request raises `KeyboardInterrupt` where the work stands: for work of which nothing is lost."""
+        self.immediate = True
+        try:
+            yield
+        finally:
+            self.immediate = False
 
 
 @contextmanager
@@ -33,6 +43,8 @@ def polite_signals(stop: Stop, said: bool = True) -> Iterator[None]:
         stop.requested = True
         for each in signals:
             signal.signal(each, signal.SIG_DFL)
+        if stop.immediate:
+            raise KeyboardInterrupt
         if not said:
             return
         # Straight to the descriptor: the signal may have come in the middle of a buffered write. The escape sequence

@@ -117,6 +117,22 @@ def test_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - asked < 5
 
 
+def test_ctrl_c_while_puzzles_are_made_stops_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    data = {"labelled": {"task": "sudoku", "side": 9, "level": "extreme", "size": 10_000}}  # hours
+    path.write_text(yaml.safe_dump({"name": "toy", "data": data, "stages": [{"kind": "recur"}]}))
+    child = start("run", path, "--runs", tmp_path / "runs")
+    assert child.stderr is not None
+    said = [child.stderr.readline()]
+    while "reading data `labelled`" not in said[-1]:
+        said.append(child.stderr.readline())
+        assert said[-1], said
+    child.send_signal(signal.SIGINT)
+    _, complaint = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert "stopped: while data `labelled` was read; to go on:" in complaint
+
+
 def test_two_runs_on_one_directory(children: Any, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, seconds=60)
     child = start("run", recipe, "--runs", tmp_path / "runs")
