@@ -126,7 +126,8 @@ def reinforced(
         phases += _repeated(writer.answers("branches", branches, length, mean, most), rounds / 2)
     elif branches:
         half = answer / 2
-        made = writer.answers("branches", branches, length + half, half, most / 2, branches if images else 0)
+        read = 1.0 if images or settings.sampler == "vllm" else 1 / settings.step_credit.branches
+        made = writer.answers("branches", branches, length + half, half, most / 2, branches if images else 0, read)
         phases += _repeated(made, rounds)
     passes = _passes(settings, most) if masked else 1
     texts = (again > 1 or settings.sampler == "vllm") + (float(trl.get("beta", 0.0)) != 0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from engines.shared_prompts import can_share, shared_rows
 from selfrefine.stepwise.instead import instead
 
 
@@ -39,7 +40,8 @@ class Branches:
         whole: list[list[int]] = [[]] * len(repeated)
         for start in range(0, len(order), size):
             places = order[start : start + size]
-            for place, ids in zip(places, self._finished([repeated[place] for place in places]), strict=True):
+            found = self._finished([repeated[place] for place in places], [place // count for place in places])
+            for place, ids in zip(places, found, strict=True):
                 whole[place] = ids
         return [whole[start : start + count] for start in range(0, len(whole), count)]
 
@@ -49,15 +51,25 @@ class Branches:
         trainer = self._trainer
         return (trainer.use_vllm or trainer.use_transformers_continuous_batching) and not trainer._is_vlm
 
-    def _finished(self, rows: Sequence[Branching]) -> list[list[int]]:
-        """A whole completion of each, sampled in one call."""
+    def _finished(self, rows: Sequence[Branching], begun: Sequence[int]) -> list[list[int]]:
+        """A whole completion of each, sampled in one call; rows of the same `begun` have all in common."""
         prompt_ids, images, fields = self._trainer._tokenize_prompts([each.prompt for each in rows])
         extended = [[*ids, *each.prefix] for ids, each in zip(prompt_ids, rows, strict=True)]
         fields = {name: _extended(values, rows) for name, values in fields.items()}
-        with self._room(max(self._most - len(each.prefix) for each in rows)):
+        with self._room(max(self._most - len(each.prefix) for each in rows)), self._read_once(begun, images):
             # A group of one: TRL would send the first prompt of each group to a server of vLLM's, and these differ.
             sampled, _ = self._trainer._generate_single_turn(extended, images, fields, 1)
         return [[*each.prefix, *ids[: self._most - len(each.prefix)]] for each, ids in zip(rows, sampled, strict=True)]
+
+    def _read_once(self, begun: Sequence[int], images: Any) -> AbstractContextManager[None]:
+        """What branches of one cut have in common goes through the model once, where the trainer samples by itself."""
+        trainer = self._trainer
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        numbers = {cut: number for number, cut in enumerate(dict.fromkeys(begun))}
+        ours = not self._queues and not trainer.use_vllm and trainer.generation_config.cache_implementation is None
+        if len(numbers) == len(begun) or images is not None or not ours or not can_share(model):
+            return nullcontext()
+        return shared_rows(model, [numbers[cut] for cut in begun])
 
     def _room(self, tokens: int) -> AbstractContextManager[None]:
         """No more than `tokens` new tokens are sampled inside."""

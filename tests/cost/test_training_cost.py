@@ -206,6 +206,8 @@ def test_reinforcement_counts_rollouts_branches_and_updates() -> None:
     segments = reinforce(step_credit=StepCredit(credit="segments", cuts=2, branches=2))
     branches = 32 * 0.5 * 2 * 2  # half of the groups are undecided
     assert segments.generated - outcome.generated == 10 * branches * 16
+    read = next(phase for phase in segments.phases if phase.name == "branches: reading")
+    assert read.prompt == 10 * branches / 2 * (100 + 16), "siblings share what was written up to their cut"
     progress = reinforce(step_credit=StepCredit(credit="progress", branches=2))
     assert progress.generated - outcome.generated == 10 * 32 * 0.5 * 0.5 * 2 * 16
 

@@ -8,8 +8,10 @@ from itertools import product
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
+from selfrefine.stepwise import branches
 from selfrefine.stepwise import trainer as module
 from selfrefine.stepwise.branches import Branches, Branching
 from selfrefine.stepwise.settings import StepCredit
@@ -27,8 +29,8 @@ def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("everywhere")
-@pytest.mark.parametrize("branches", [3, 10])
-def test_no_call_has_more_rows_than_the_round_and_every_branch_comes_back(train: Train, branches: int) -> None:
+@pytest.mark.parametrize("count", [3, 10])
+def test_no_call_has_more_rows_than_the_round_and_every_branch_comes_back(train: Train, count: int) -> None:
     """Each goes on from its own prompt and prefix; with more branches of one cut than a call takes, too."""
     sizes: list[list[int]] = []
     sampled: Counter[tuple[tuple[int, ...], tuple[int, ...]]] = Counter()
@@ -51,21 +53,21 @@ def test_no_call_has_more_rows_than_the_round_and_every_branch_comes_back(train:
             for (row, cut), each in zip(wanted, found, strict=True):
                 prompt = self.processing_class(kept.prompts[row])["input_ids"]
                 prefix = list(kept.completion_ids[row][:cut])
-                assert len(each.completions) == branches
+                assert len(each.completions) == count
                 for ids in each.completions:
                     assert ids[:cut] == prefix and cut < len(ids) <= MOST
                     returned[(*prompt, *prefix), tuple(ids[cut:])] += 1
             return found
 
-    train(Spied, extra={"step_credit": StepCredit(cuts=2, branches=branches)})
+    train(Spied, extra={"step_credit": StepCredit(cuts=2, branches=count)})
     assert all(call <= ROWS for each in sizes for call in each)
     assert any(len(each) > 3 for each in sizes)
     assert {call for each in sizes for call in each[:-1]} == {ROWS}, "only the last call of a round is smaller"
     # What a row was sampled past its limit, for longer ones of its call, is cut off.
     cut_off: Counter[Any] = Counter()
-    for (begun, more), count in sampled.items():
+    for (begun, more), times in sampled.items():
         rooms = {len(kept) for other, kept in returned if other == begun and kept == more[: len(kept)]}
-        cut_off[begun, more[: max(rooms)]] += count
+        cut_off[begun, more[: max(rooms)]] += times
     assert cut_off == returned
 
 
@@ -77,9 +79,32 @@ def test_without_chance_no_split_changes_a_branch(train: Train) -> None:
         for first, (prompt, kept) in enumerate(product(PROMPTS, (5, 1, 9)), 2)
     ]
     whole = Branches(trainer).sample(begun, 2, 1000)
-    assert len({tuple(ids) for branches in whole for ids in branches}) == len(begun)
+    assert len({tuple(ids) for each in whole for ids in each}) == len(begun)
     for at_once in (1, 5, 8):
         assert Branches(trainer).sample(begun, 2, at_once) == whole
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_what_branches_of_a_cut_have_in_common_is_read_once(
+    lora: bool, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = train(StepCreditTrainer, steps=1, lora=lora, extra={"step_credit": StepCredit(credit="outcome")})
+    begun = [Branching(prompt, list(range(5, 10 - first))) for first, prompt in enumerate(PROMPTS, 1)]
+    rows: list[int] = []
+    trainer.model.get_input_embeddings().register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+
+    def sampled() -> tuple[list[list[list[int]]], list[int]]:
+        rows.clear()
+        torch.manual_seed(5)
+        return Branches(trainer).sample(begun, 3, 1000), list(rows)
+
+    shared, passes = sampled()
+    assert passes[0] == 4 and set(passes[1:]) == {12}
+    monkeypatch.setattr(branches, "can_share", lambda model: False)
+    alone, passes = sampled()
+    assert set(passes) == {12}
+    assert shared == alone
+    assert len({tuple(ids) for each in shared for ids in each}) > 6, "branches of a cut differ"
 
 
 # ── What a reward is told ─────────────────────────────────────────────────────────────────────────────────────────
