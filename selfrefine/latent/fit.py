@@ -78,6 +78,9 @@ def train_reasoner(
         **of_machine("float32" if products else settings.precision),
         **EVERY_LOSS,
         gradient_checkpointing=settings.gradient_checkpointing,
+        # Segments leave weights unused, for which several processes would wait. Trainer looks for such weights unless
+        # it checkpoints; these checkpoints, which do not re-enter, bear that.
+        ddp_find_unused_parameters=True,
         save_strategy="steps",
         save_steps=settings.save_every * length,
         save_total_limit=2,

@@ -80,10 +80,10 @@ def test_two_processes_train_as_one(lora: dict[str, int] | None, real_children: 
 
 
 def test_two_processes_train_a_reasoner_as_one(real_children: Any, tmp_path: Path) -> None:
-    """Rows, symmetric copies, the carried estimate, the average of the weights, and the best look."""
+    """Rows, symmetric copies, the carried estimate, checkpointed updates, the average of the weights, the best look."""
     stage = {
         "kind": "recur", "validation": "validation", "symmetry": "sudoku", "steps": 12, "batch_size": 8,
-        "judge_every": 2, "keep": "best", "warmup_steps": 0,
+        "judge_every": 2, "keep": "best", "warmup_steps": 0, "gradient_checkpointing": True,
         "reasoner": {"hidden_size": 32, "heads": 2, "updates": 2, "segments": 3},
     }  # fmt: skip
     puzzles = {"task": "sudoku", "most_empty": 7}
