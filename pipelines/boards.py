@@ -79,15 +79,15 @@ def _grids(section: Mapping[str, Any]) -> Grids | None:
 
 def check_boards(suite: str, checkpoints: Mapping[str, str], problems: Sequence[Problem]) -> None:
     """`checkpoints`: label -> directory. Raises `RunError` where one is a reasoner that can read none of the problems,
-    which would all be ungraded."""
+    which would all be ungraded, and `EngineError` where its config is damaged."""
     reasoners = {label: path for label, path in checkpoints.items() if engine_kind(path) == "latent"}
     if not reasoners or not problems:
         return
-    from selfrefine.latent.config import LatentReasonerConfig
+    from selfrefine.latent.config import read_config
     from selfrefine.latent.grids import GridError, read_board
 
     for label, path in reasoners.items():
-        config, reasons = LatentReasonerConfig.from_pretrained(path), Counter[str]()
+        config, reasons = read_config(path), Counter[str]()
         for problem in problems:
             try:
                 read_board(problem.question, problem.image, config)

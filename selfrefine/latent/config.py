@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 from transformers import PreTrainedConfig
 
+from engines.base import EngineError, first_line
 from selfrefine.latent.spec import ReasonerSpec, check_alphabet
 
 
@@ -58,3 +60,14 @@ class LatentReasonerConfig(PreTrainedConfig):  # type: ignore[misc]
         for name, value in spec.model_dump(mode="json").items():
             setattr(self, name, value)
         self.inner_size = spec.inner_size
+
+
+def read_config(checkpoint: str) -> LatentReasonerConfig:
+    """Of a reasoner's directory. Raises `EngineError` for values that cannot be."""
+    try:
+        config: LatentReasonerConfig = LatentReasonerConfig.from_pretrained(checkpoint)
+    except (TypeError, ValueError) as error:
+        raise EngineError(
+            f"{Path(checkpoint) / 'config.json'}: {first_line(error)}; copy or save the checkpoint again"
+        ) from None
+    return config

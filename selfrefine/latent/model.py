@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
@@ -15,7 +16,7 @@ from engines.base import EngineError
 from engines.checkpoint import check_checkpoint
 from engines.json_file import read_object
 from selfrefine.latent.block import truncated_normal
-from selfrefine.latent.config import LatentReasonerConfig
+from selfrefine.latent.config import LatentReasonerConfig, read_config
 from selfrefine.latent.loop import segments
 from selfrefine.latent.objective import answer_loss
 from selfrefine.latent.peers import RULES
@@ -139,15 +140,36 @@ AutoModel.register(LatentReasonerConfig, LatentReasoner)
 
 
 def load_reasoner(checkpoint: str) -> LatentReasoner:
-    """The reasoner of a checkpoint directory, in evaluation mode. Raises `EngineError` for one of another kind."""
+    """The reasoner of a checkpoint directory, in evaluation mode.
+
+    Raises `EngineError` for one of another kind, and where its config or its weights are not what was saved.
+    """
     check_checkpoint(checkpoint)
     config = Path(checkpoint) / "config.json"
     kind = read_object(config).get("model_type") if config.is_file() else "adapter"
     if kind != LatentReasonerConfig.model_type:
         raise EngineError(f"{checkpoint}: of kind {kind}, and no recurrent reasoner; a stage `recur` makes one")
+    _check_weights(Path(checkpoint), read_config(checkpoint))
     reasoner: LatentReasoner = LatentReasoner.from_pretrained(checkpoint, dtype=torch.float32)
     reasoner.eval()
     return reasoner
+
+
+def _check_weights(directory: Path, config: LatentReasonerConfig) -> None:
+    """Raises `EngineError` where they are not those that the config says: transformers would draw them by chance."""
+    with torch.device("meta"):
+        wanted = {name: list(weight.shape) for name, weight in LatentReasoner(config).state_dict().items()}
+    there: dict[str, list[int]] = {}
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            there |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    for name in sorted(wanted.keys() | there.keys()):
+        if wanted.get(name) != there.get(name):
+            told = (f"has {each[name]}" if name in each else "has none" for each in (there, wanted))
+            raise EngineError(
+                f"{directory}: {name}: the file of weights {next(told)}, the model of config.json {next(told)}; copy "
+                "or save the checkpoint again"
+            )
 
 
 def parameters_of(config: LatentReasonerConfig) -> int:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModel
 
+from engines.base import EngineError
 from selfrefine.latent.block import TransformerBlock
 from selfrefine.latent.boards import Boards
 from selfrefine.latent.config import LatentReasonerConfig
 from selfrefine.latent.loop import segments
-from selfrefine.latent.model import LatentReasoner, parameters_of
+from selfrefine.latent.model import LatentReasoner, load_reasoner, parameters_of
 from selfrefine.latent.solve import Solved, solve
 from selfrefine.training import IGNORED
 
@@ -146,6 +149,33 @@ def test_saved_and_loaded_it_is_the_same_function(reasoner: LatentReasoner, boar
     assert torch.equal(loaded.z_init, reasoner.z_init) and reasoner.z_init.std() > 0.5
     assert loaded.config.reflect_segments == [0] and loaded.config.segments == 4
     assert "z_init" not in dict(loaded.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("missing", "changes", "said"),
+    [
+        (["z_init"], {}, "z_init: the file of weights has none, the model of config.json has [1, 32]"),
+        ([], {"layers": 2}, "blocks.1.down.weight: the file of weights has none, the model of config.json has [32,"),
+        ([], {"positions": "learned"}, "positions.weight: the file of weights has none, the model of config.json has"),
+        ([], {"alphabet": "_12"}, "embedding.weight: the file of weights has [6, 32], the model of config.json has [4"),
+        ([], {"recurrence": "trm", "fast_updates": 1}, "recurrence.block.blocks.0.down.weight: the file of weights"),
+        ([], {"hidden_size": 36}, "config.json: hidden_size 36 must be a multiple of 2 × heads; heads is 4; copy or"),
+        ([], {"alphabet": 5}, "config.json: 'int' object is not iterable; copy or save the checkpoint again"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_in_one_line(
+    reasoner: LatentReasoner, tmp_path: Path, missing: list[str], changes: dict[str, Any], said: str
+) -> None:
+    """What is missing would be drawn by chance: a reasoner, but not the one that was trained."""
+    reasoner.save_pretrained(tmp_path)
+    assert torch.equal(load_reasoner(str(tmp_path)).z_init, reasoner.z_init)
+    kept = {name: weight for name, weight in reasoner.state_dict().items() if name not in missing}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(EngineError) as refused:
+        load_reasoner(str(tmp_path))
+    assert said in str(refused.value) and str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_answers_depend_on_nothing_but_the_board(reasoner: LatentReasoner, boards: Boards) -> None:
