@@ -83,15 +83,21 @@ class StageContext:
         return stage_classes()[kind].model_validate(self.handle(kind).manifest.source["settings"])
 
     def rows(self, data: str) -> Rows:
-        """The rows of `data.<data>` of the recipe. Raises `TaskError`; and `Interrupted` once a stop is asked for.
+        """The rows of `data.<data>` of the recipe. Raises `TaskError`, and as `in_one_go` does."""
+        with self.in_one_go(f"reading data `{data}`"):
+            return self.recipe.data[data].load()
 
-        That is at once: puzzles are made, and files checked, for minutes.
+    @contextmanager
+    def in_one_go(self, what: str) -> Iterator[None]:
+        """Work inside has no point to resume from: it says what it is, and a stop ends it at once.
+
+        Raises `Interrupted`.
         """
         try:
-            with waiting(f"{self.name}: reading data `{data}`"), self.stop.at_once():
-                return self.recipe.data[data].load()
+            with waiting(f"{self.name}: {what}"), self.stop.at_once():
+                yield
         except KeyboardInterrupt:
-            raise Interrupted(f"while data `{data}` was read") from None
+            raise Interrupted(f"while {what}") from None
 
     def engine(self, checkpoint: str | Path) -> Engine:
         """The recipe's engine with these weights, opened on first use.

@@ -109,7 +109,8 @@ class RecurStage(RolloutSettings, DataStageSettings):
         numbers = trained(context, self.steps, fit)
         rows_in = len(rows.problems) + sum(rows.left_out.values())
         dropped = {**rows.left_out, **left_out}
-        judged = self._judged(context, problems, unseen) if unseen else {}
+        with context.in_one_go(f"judging data `{self.validation}`"):
+            judged = self._judged(context, problems, unseen) if unseen else {}
         said = [
             f"data.{self.validation}: {number} of {len(problems)} boards are left out of the validation: {reason}"
             for reason, number in missed.items()

@@ -130,7 +130,7 @@ def test_ctrl_c_while_puzzles_are_made_stops_at_once(tmp_path: Path) -> None:
     child.send_signal(signal.SIGINT)
     _, complaint = child.communicate(timeout=20)
     assert child.returncode == 130
-    assert "stopped: while data `labelled` was read; to go on:" in complaint
+    assert "stopped: while reading data `labelled`; to go on:" in complaint
 
 
 def test_two_runs_on_one_directory(children: Any, tmp_path: Path) -> None:
