@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -92,15 +92,17 @@ class RecurStage(RolloutSettings, DataStageSettings):
         from selfrefine.latent.grids import GridError, boards_of, format_of
 
         rows = context.rows(self.data)
+        if not rows.problems:
+            raise RunError(f"nothing to train on; data.{self.data} has no problems with answers")
         alphabet, size = format_of(rows.problems)
         try:
             config = LatentReasonerConfig(self.alphabet or alphabet, size, **self.reasoner.model_dump())
             boards, left_out = boards_of(rows.problems, config, self.symmetry)
         except GridError as error:
             raise RunError(f"data.{self.data}: {error}") from None
+        config.seq_len = boards.inputs.shape[1]  # the rows that are left out may be larger
 
-        problems = context.rows(self.validation).problems if self.validation else ()
-        unseen, missed = self._unseen(problems, config)
+        problems, unseen, said = self._unseen(context, config)
 
         def fit(directory: Path, saves: Path, **surroundings: Any) -> dict[str, float | int]:
             reports = {name: surroundings[name] for name in ("on_log", "should_stop", "tracking")}
@@ -111,10 +113,6 @@ class RecurStage(RolloutSettings, DataStageSettings):
         dropped = {**rows.left_out, **left_out}
         with context.in_one_go(f"judging data `{self.validation}`"):
             judged = self._judged(context, problems, unseen) if unseen else {}
-        said = [
-            f"data.{self.validation}: {number} of {len(problems)} boards are left out of the validation: {reason}"
-            for reason, number in missed.items()
-        ]
         if judged.get(f"accuracy best {self.reasoner.segments}") == 0:
             said.append(
                 f"keep: best: no look solved a board of data.{self.validation}; the weights with most right cells were "
@@ -123,17 +121,32 @@ class RecurStage(RolloutSettings, DataStageSettings):
         return StageResult(rows_in, len(boards.inputs), dropped, numbers | judged, warnings=said)
 
     def _unseen(
-        self, problems: Sequence[Problem], config: LatentReasonerConfig
-    ) -> tuple[Boards | None, Mapping[str, int]]:
-        """The validation boards, and how many were left out for which reason."""
+        self, context: StageContext, config: LatentReasonerConfig
+    ) -> tuple[Sequence[Problem], Boards | None, list[str]]:
+        """The validation's problems and boards, and a line for each reason for which some were left out."""
         from selfrefine.latent.grids import GridError, boards_of
+        from tasks.registry import makes_problems
 
         if self.validation is None:
-            return None, {}
+            return (), None, []
+        rows, where = context.rows(self.validation), f"data.{self.validation}"
         try:
-            return boards_of(problems, config)
+            boards, missed = boards_of(rows.problems, config)
         except GridError as error:
-            raise RunError(f"data.{self.validation}: {error}") from None
+            raise RunError(f"{where}: {error}") from None
+        if (cells := boards.inputs.shape[1]) != config.seq_len:
+            raise RunError(
+                f"{where}: boards of {cells} cells, and those of data.{self.data} have {config.seq_len}; a reasoner is "
+                "judged on boards such as it was trained on"
+            )
+        # In place of problems that are made, and left out as duplicates, others were.
+        gone = {} if makes_problems(context.recipe.data[self.validation].task) else dict(rows.left_out)
+        total = len(rows.problems) + sum(gone.values())
+        said = [
+            f"{where}: {number} of {total} boards are left out of the validation: {reason}"
+            for reason, number in {**gone, **missed}.items()
+        ]
+        return rows.problems, boards, said
 
     def _judged(self, context: StageContext, problems: Sequence[Problem], unseen: Boards) -> dict[str, Number]:
         """Accuracy on the validation data at the first alignment, the last one of training, and beyond."""

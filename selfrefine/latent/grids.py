@@ -46,8 +46,12 @@ def decode(tokens: Sequence[int], question: str, config: LatentReasonerConfig) -
 
 
 def format_of(problems: Sequence[Problem]) -> tuple[str, int]:
-    """(alphabet, cells): all characters of the grids but white space, in order, and the size of the largest."""
-    grids = ["".join(text.split()) for problem in problems for text in (problem.question, problem.answer)]
+    """(alphabet, cells): all characters of the grids but white space, in order, and the size of the largest.
+
+    Of problems with an answer of their size, where there are some.
+    """
+    pairs = [["".join(text.split()) for text in (problem.question, problem.answer)] for problem in problems]
+    grids = [grid for pair in [each for each in pairs if len(set(map(len, each))) == 1] or pairs for grid in pair]
     return "".join(sorted(set("".join(grids)))), max(map(len, grids), default=0)
 
 

@@ -81,7 +81,7 @@ def test_rows_that_are_no_boards_are_counted(config: LatentReasonerConfig) -> No
     rows = [good, Problem("b", "1 + 1", "2"), Problem("c", GRID, "1 2 3 4"), good]
     boards, left_out = boards_of(rows, config)
     assert len(boards.inputs) == 2 and left_out == {"no_grid": 1, "answer_of_another_size": 1}
-    assert format_of([good]) == ("1234_", 16)
+    assert format_of(rows) == ("1234_", 16)
     with pytest.raises(GridError, match="boards of 4, 16 cells"):
         boards_of([good, Problem("d", "1 2 3 4", "1 2 3 4")], config)
 

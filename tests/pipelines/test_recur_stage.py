@@ -206,3 +206,33 @@ def test_data_that_are_no_boards_end_in_one_line(real_children: Any, tmp_path: P
     done = real_children.trivium("run", write(tmp_path, arms={}), "--runs", tmp_path, override)
     assert done.code == 2 and said in " ".join(done.text.split()), done.text
     assert "Traceback" not in done.text
+
+
+def test_rows_that_are_left_out_are_counted_and_give_a_reasoner_no_shape(real_children: Any, tmp_path: Path) -> None:
+    """Of the training data, one whose answer is too long, and a board that the alphabet does not have; of a validation
+    file, those that are no puzzles."""
+    solution = "1234341221434321"
+    board = {"question": f"_{solution[1:]}", "answer": solution}
+    rows = [board, {**board, "answer": f"{solution}1"}, {"question": "_56" * 12, "answer": "156" * 12}, board]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    puzzles = [f".{solution[1:]},{solution}", "123,123", "alone", f"{'.' * 16},{solution}"]
+    (tmp_path / "unseen.csv").write_text("\n".join(["question,answer", *puzzles]) + "\n")
+    stage = {**RECUR, "alphabet": "_1234", "symmetry": "none", "batch_size": 2}
+    data = {
+        "labelled": {"task": "table", "source": str(tmp_path / "train.jsonl")},
+        "validation": {"task": "sudoku-file", "source": str(tmp_path / "unseen.csv")},
+    }
+    recipe = write(tmp_path, arms={}, stages=[stage], data=data)
+    done = real_children.trivium("run", recipe, "--runs", tmp_path)
+    assert done.code == 0, done.text
+    manifest = json.loads((tmp_path / "tiny/recur/manifest.json").read_text())
+    assert manifest["dropped"] == {"answer_of_another_size": 1, "no_grid": 1}
+    assert json.loads((tmp_path / "tiny/recur/checkpoint/config.json").read_text())["seq_len"] == 16
+    reasons = ("other number of fields (line 4)", "several solutions (line 5)", "wrong length (line 3)")
+    assert manifest["warnings"] == [
+        f"data.validation: 1 of 4 boards are left out of the validation: {reason}" for reason in reasons
+    ]
+    larger = ("data.labelled={task: sudoku, side: 6, size: 9}", "stages.recur.alphabet=_123456", "name=larger")
+    small = real_children.trivium("run", recipe, "--runs", tmp_path, *larger)
+    said = "data.validation: boards of 16 cells, and those of data.labelled have 36; a reasoner is judged on"
+    assert small.code == 2 and said in " ".join(small.text.split()), small.text
