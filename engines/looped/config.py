@@ -38,7 +38,9 @@ class LoopSettings(_Settings):
     state_scale: Literal["match_input", "none"] = Field(
         "match_input", description="bring the state to the size of the layers' input before each pass"
     )
-    gate_init: float = Field(0.0, description="γ_mix at the start; at 0 the model begins as its base")
+    gate_init: float = Field(
+        0.0, allow_inf_nan=False, description="γ_mix at the start; at 0 the model begins as its base"
+    )
     align_every: int = Field(1, ge=1, description="iterations between losses; the gradient ends at each of them")
     align_final: bool = Field(True, description="a loss at the last iteration, whether or not it is such a one")
     lora_sets: Literal["shared", "per_iteration"] = Field(

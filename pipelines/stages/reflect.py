@@ -36,6 +36,12 @@ class ReflectStage(ReflectSettings, TrainingSettings):
     def check(self, recipe: Recipe) -> Iterator[str]:
         if recipe.engine.kind != "transformers" and any(stage.kind == "evaluate" for stage in recipe.stages):
             yield f"engine.kind: {recipe.engine.kind} cannot run what `{self.name}` trains; give transformers"
+        asked, own = getattr(recipe.engine, "iterations", None), self.loop.lora_sets == "per_iteration"
+        if own and asked is not None and asked > self.loop.iterations:
+            yield (
+                f"engine.iterations: {asked} are asked for, each has LoRA weights of its own, and `{self.name}` trains "
+                f"{self.loop.iterations}; give no more"
+            )
         depth, layers = depth_of(recipe.model), self.loop.layers
         if depth is not None and layers is not None and layers[1] > depth:
             yield (

@@ -126,6 +126,11 @@ def test_mistakes_are_lines_of_the_plan(real_children: Any, tmp_path: Path) -> N
             "stages.reflect.loop={iteration: 2}",
             "stages.reflect.loop.iteration: unknown key; did you mean `iterations`?",
         ),
+        (
+            "stages=[{kind: reflect, loop: {lora_sets: per_iteration}}]",
+            "loop.lora_sets per_iteration: there are no LoRA weights; give lora, or leave it out",
+        ),
+        ("stages.reflect.loop={gate_init: .inf}", "stages.reflect.loop.gate_init: input should be a finite number"),
         ("stages.reflect.freeze_vision=false", "stages.reflect.freeze_vision"),
         ("stages.reflect.trl={loss_type: dft}", "stages.reflect.trl.loss_type: is set by the stage itself"),
         ("engine.iterations=-1", "engine.iterations: "),
@@ -137,6 +142,10 @@ def test_mistakes_are_lines_of_the_plan(real_children: Any, tmp_path: Path) -> N
         planned = real_children.trivium("run", recipe, "--runs", tmp_path, override, "--plan")
         assert planned.code == 2 and said in " ".join(planned.text.split()), planned.text
         assert "Traceback" not in planned.text
+    sets = ("stages.reflect.loop={iterations: 3, lora_sets: per_iteration}", "engine.iterations=4", "--plan")
+    planned = real_children.trivium("run", recipe, "--runs", tmp_path, *sets)
+    said = "engine.iterations: 4 are asked for, each has LoRA weights of its own, and `reflect` trains 3; give no more"
+    assert planned.code == 2 and said in " ".join(planned.text.split()), planned.text
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ class ReflectSettings(EpochSettings):
         for name, value in (("input_iterations", loop.input_iterations), ("align_every", loop.align_every)):
             if value > most:
                 raise ValueError(f"loop.{name} {value} is more than loop.iterations {most}; give {most} or less")
+        if loop.lora_sets == "per_iteration" and self.lora is None:
+            raise ValueError("loop.lora_sets per_iteration: there are no LoRA weights; give lora, or leave it out")
         if self.curriculum and self.steps is not None and self.steps < loop.iterations:
             raise ValueError(
                 f"steps {self.steps}: a curriculum of {loop.iterations} iterations takes a step for each at least; "
