@@ -34,7 +34,8 @@ class Reasoner:
         """All of them."""
         spec = self.spec
         stacks = 2 if spec.recurrence == "hrm" or (spec.recurrence == "sr2" and not spec.shared) else 1
-        return stacks * self.stack + spec.hidden_size * (2 * self.vocabulary + spec.prefix_tokens)
+        table = self.length if spec.positions == "learned" else 0
+        return stacks * self.stack + spec.hidden_size * (2 * self.vocabulary + spec.prefix_tokens + table)
 
     @property
     def calls(self) -> tuple[int, int]:

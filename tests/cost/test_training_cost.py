@@ -102,9 +102,12 @@ def test_images(frozen: bool) -> None:
 @pytest.mark.parametrize(
     ("recurrence", "again"), [("sr2", False), ("sr2", True), ("plain", False), ("hrm", False), ("trm", False)]
 )
-def test_reasoner(recurrence: Any, again: bool) -> None:
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_reasoner(recurrence: Any, again: bool, positions: str) -> None:
     sizes = {} if recurrence == "plain" else {"segments": 2, "updates": 3}
-    spec = ReasonerSpec.model_validate({"recurrence": recurrence, "hidden_size": 64, "heads": 2, **sizes})
+    spec = ReasonerSpec.model_validate(
+        {"recurrence": recurrence, "hidden_size": 64, "heads": 2, "positions": positions, **sizes}
+    )
     reasoner = Reasoner(spec, 16, "_1234")
     config = LatentReasonerConfig(alphabet="_1234", seq_len=16, **spec.model_dump())
     assert reasoner.parameters == parameters_of(config)

@@ -180,6 +180,22 @@ def test_a_pool_of_copies_has_so_many_of_each_board_and_itself(boards: Boards) -
     assert np.array_equal(np.concatenate(parts), copied.batch(3, 40, 0, pool=3)[0])
 
 
+def test_a_training_draws_from_the_pool_that_it_is_given(
+    boards: Boards, config: LatentReasonerConfig, tmp_path: Path
+) -> None:
+    drawn: list[tuple[int, ...]] = []
+
+    def turned(inputs: Any, labels: Any, draw: np.random.Generator) -> tuple[Any, Any]:
+        by = draw.integers(1, 16)
+        drawn.extend((*row, by) for row in inputs.tolist())
+        return np.roll(inputs, by, 1), np.roll(labels, by, 1)
+
+    copied = Boards(boards.inputs[:8], boards.labels[:8], turned)
+    _fit(copied, config, tmp_path, QUICK.model_copy(update={"steps": 80, "symmetry_pool": 1}))
+    # Twenty rollouts, of each board itself and one copy.
+    assert len(set(drawn)) == 8 < len(drawn) < 8 * 20
+
+
 def test_batches_of_several_processes_are_together_that_of_one(boards: Boards) -> None:
     def stir(inputs: Any, labels: Any, draw: np.random.Generator) -> tuple[Any, Any]:
         by = draw.integers(0, 2**40, (len(inputs), 1))
