@@ -19,7 +19,10 @@ WARN_UNGRADED = 0.01
 WARN_TRUNCATED = 0.02
 WARN_UNPARSED = 0.05
 _UNPARSED = "compare the prompt, and the chat template, with those the model was trained on"
-_UNPARSED_BY = {"latent": "a recurrent reasoner answers with a grid alone; ask it a suite whose answers are grids"}
+_UNPARSED_BY = {
+    "latent": "early in its training a recurrent reasoner leaves cells empty; else see that the answers are grids, as "
+    "its own are"
+}
 """What else to say, by the engine's kind."""
 
 
