@@ -132,7 +132,8 @@ def test_token_limit_is_shown_with_the_score_among_the_finished(make_trials: Mak
     assert "69.3% are right overall, 95.6% among the finished" in warning
     assert not summarise(make_trials([["truncated"]] + [["correct"]] * 49), draws=200).warnings  # 2 % is no warning.
     reasoner = summarise(make_trials([["unparsed"]] * 30), engine="latent", draws=200).warnings
-    assert "leaves cells empty; else see that the answers are grids" in " ".join(reasoner) and "chat template" not in " ".join(reasoner)
+    said = " ".join(reasoner)
+    assert "leaves cells empty; else see that the answers are grids" in said and "chat template" not in said
 
 
 def test_an_open_thought_is_truncated_without_being_at_the_limit(make_trial: Callable[..., Trial]) -> None:
