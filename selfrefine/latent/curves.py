@@ -12,7 +12,7 @@ from torch import Tensor
 
 from selfrefine.latent.boards import Boards
 from selfrefine.latent.grids import GridError, boards_of, decode
-from selfrefine.latent.model import LatentReasoner, load_reasoner
+from selfrefine.latent.model import LatentReasoner, load_answering
 from selfrefine.latent.solve import solve
 from tasks.problem import Problem
 
@@ -61,7 +61,7 @@ def said(checkpoint: Path, problems: Sequence[Problem], count: int, most: int) -
 
     What is no board with an answer of its size is left out.
     """
-    model = load_reasoner(str(checkpoint))
+    model = load_answering(str(checkpoint))
     found: list[dict[str, Any]] = []
     for problem in problems:
         if len(found) == most:
@@ -70,7 +70,7 @@ def said(checkpoint: Path, problems: Sequence[Problem], count: int, most: int) -
             boards, _ = boards_of([problem], model.config)
         except GridError:
             continue
-        answers = solve(model, torch.from_numpy(boards.inputs), count).answers[:, 0].tolist()
+        answers = solve(model, torch.from_numpy(boards.inputs).to(model.device), count).answers[:, 0].tolist()
         texts = [decode(tokens, problem.question, model.config) for tokens in answers]
         found.append({"question": problem.question, "answer": problem.answer, "said": texts})
     return found
@@ -90,4 +90,4 @@ def curves(checkpoint: Path, boards: Boards, count: int) -> dict[str, Any]:
     found = {"averaged": whole, "raw": raw} if raw.exists() else {"raw": whole}
     if last.exists():
         found["best"] = checkpoint
-    return {name: curve(load_reasoner(str(path)), boards, count) for name, path in found.items()}
+    return {name: curve(load_answering(str(path)), boards, count) for name, path in found.items()}

@@ -10,7 +10,7 @@ import torch
 from engines.base import EngineError, Generation, Request, Score, ScoreRequest, in_order
 from engines.settings import LatentSettings
 from selfrefine.latent.grids import GridError, decode, read_board
-from selfrefine.latent.model import load_reasoner
+from selfrefine.latent.model import load_answering
 from selfrefine.latent.rules import any_answer, sudoku_rule
 from selfrefine.latent.solve import Rule, solve
 
@@ -23,9 +23,7 @@ class LatentEngine:
 
     def __init__(self, settings: LatentSettings, checkpoint: str) -> None:
         self._settings = settings
-        self._model: Any = load_reasoner(checkpoint)
-        if torch.cuda.is_available():
-            self._model = self._model.to("cuda")
+        self._model: Any = load_answering(checkpoint)
         try:
             self._rule = _rule(settings, self._model)
         except GridError as error:

@@ -155,6 +155,14 @@ def load_reasoner(checkpoint: str) -> LatentReasoner:
     return reasoner
 
 
+def load_answering(checkpoint: str) -> LatentReasoner:
+    """As `load_reasoner`, on a GPU where there is one."""
+    reasoner = load_reasoner(checkpoint)
+    if torch.cuda.is_available():
+        reasoner.to("cuda")
+    return reasoner
+
+
 def _check_weights(directory: Path, config: LatentReasonerConfig) -> None:
     """Raises `EngineError` where they are not those that the config says: transformers would draw them by chance."""
     with torch.device("meta"):

@@ -14,7 +14,7 @@ from engines.base import EngineError, Request
 from engines.settings import LatentSettings
 from selfrefine.latent.boards import Boards
 from selfrefine.latent.config import LatentReasonerConfig
-from selfrefine.latent.curves import curve, said
+from selfrefine.latent.curves import curve, curves, said
 from selfrefine.latent.engine import LatentEngine
 from selfrefine.latent.grids import GridError, boards_of, decode, encode, format_of, read_board
 from selfrefine.latent.model import LatentReasoner
@@ -65,6 +65,19 @@ def test_boards_are_shown_that_have_an_answer_of_their_size(reasoner: LatentReas
     shown = said(tmp_path, rows, 3, most=2)
     assert [(each["question"], len(each["said"])) for each in shown] == [(GRID, 3), (GRID, 3)]
     assert all(len(text.split()) == 16 for each in shown for text in (each["answer"], *each["said"]))
+
+
+def test_answers_are_made_on_a_gpu_where_there_is_one(
+    reasoner: LatentReasoner, boards: Boards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasoner.save_pretrained(tmp_path)
+    moved: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(LatentReasoner, "to", lambda self, device: (moved.append(device), self)[1])
+    curves(tmp_path, boards, 1)
+    said(tmp_path, [Problem("a", GRID, GRID.replace("_", "2"))], 1, most=1)
+    LatentEngine(LatentSettings(), str(tmp_path))
+    assert moved == ["cuda"] * 3
 
 
 @pytest.mark.parametrize("recurrence", ["sr2", "plain"])
