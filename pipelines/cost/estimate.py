@@ -233,14 +233,17 @@ class Estimate:
         self._done[link.name] = Done(data.rows, 0.0, reasoner)
         gpus, precision = self._gpus(settings), trainings.precision_of(settings.precision, self._device)
         phases = [reasoner.trained(settings, precision, gpus)]
+        chosen = settings.keep == "best"
+        weights = 1 + bool(settings.ema) + chosen  # in the checkpoint
         if settings.validation is not None:
             boards, segments = self._data(settings.validation).rows, settings.reasoner.segments
-            looks = 2.0 * settings.beyond
+            looks = float(weights * settings.beyond)
             if settings.judge_every:
-                looks += settings.steps / settings.rollout_steps(segments) / settings.judge_every
+                each = 2 if chosen and settings.ema else 1  # the step's weights, and those that may be kept
+                looks += each * settings.steps / settings.rollout_steps(segments) / settings.judge_every
             judged = reasoner.solved("validation", boards, settings.batch_size, segments, precision).times(looks)
             phases.append(replace(judged, prompt=0.0, generated=0.0))
-        kept = 4.0 * (2 if settings.ema else 1) * reasoner.parameters
+        kept = 4.0 * weights * reasoner.parameters
         return Work(phases, reasoner.memory(settings, gpus, self._device.gpu), kept, kept + 60.0 * reasoner.parameters)
 
     def _evaluate(self, link: Link, settings: EvaluateStage) -> Work:

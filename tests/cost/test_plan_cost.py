@@ -191,6 +191,16 @@ def test_recipes_of_published_size_fit_the_gpu_that_they_name(recipe: str) -> No
     assert work.memory is not None and work.memory < 80e9
 
 
+def test_weights_that_are_chosen_are_looked_at_and_kept_as_well() -> None:
+    recipe = RECIPES / "reasoner-6x6.yaml"
+    plain = works(recipe)["recur"]
+    for override, weights, looks in (("ema=0.995", 3, 2 * 10), ("ema=null", 2, 10)):
+        best = works(recipe, "stages.recur.keep=best", f"stages.recur.{override}")["recur"]
+        # Both weights at twice the alignments, and ten looks at those of the step.
+        assert best.phases[1].flops / plain.phases[1].flops == pytest.approx((2 * weights + looks) / (2 * 2 + 10))
+        assert best.kept == pytest.approx(plain.kept * weights / 2)
+
+
 def test_every_device_is_plausible() -> None:
     for each in GPUS.values():
         assert each.bf16 > each.fp32 > 1e12
