@@ -2,10 +2,13 @@
 
 python -m benchmarks.verdicts FILE.json RUN...     # the seeds of these runs are added to the file, or take their place
 python -m benchmarks.verdicts FILE.json            # the table alone
+
+`--evaluation NAME` chooses one of a run's; `--against ARM` what arms are compared with, else the one without a name.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,10 +26,13 @@ Verdicts = Mapping[str, Mapping[str, str]]
 """Seed → arm → a character for each test problem, in the order of the task: 1 right, 0 wrong."""
 
 
-def of_run(run: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each finished seed of a run of one evaluation, and its arms."""
+def of_run(run: Path, name: str | None = None) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each finished seed of a run, and its arms in the evaluation of that name, or in the only one."""
     for directory in seed_directories(run):
-        for evaluation in originals(directory):
+        every = [each for each in originals(directory) if name in (None, each.name)]
+        if len(every) > 1:
+            raise ValueError(f"{directory}: --evaluation is one of {', '.join(each.name for each in every)}")
+        for evaluation in every:
             arms = evaluation.evaluated()
             orders = {tuple(trial.problem_id for trial in each.trials) for each in arms}
             if len(orders) > 1:
@@ -69,22 +75,29 @@ def _ends(found: Any, form: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    if not arguments:
-        print(__doc__, file=sys.stderr)
-        return 2
-    file = Path(arguments[0])
-    kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"seeds": {}}
-    for run in arguments[1:]:
-        found = dict(of_run(Path(run)))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("runs", type=Path, nargs="*")
+    parser.add_argument("--evaluation")
+    parser.add_argument("--against")
+    given = parser.parse_args(arguments)
+    kept: dict[str, Any] = {"seeds": {}}
+    if given.file.exists():
+        kept = json.loads(given.file.read_text(encoding="utf-8"))
+    for run in given.runs:
+        try:
+            found = dict(of_run(run, given.evaluation))
+        except ValueError as error:
+            parser.error(str(error))
         if not found:
             print(f"{run}: no seed has been evaluated yet", file=sys.stderr)
             return 2
         kept["seeds"] |= found
     kept["seeds"] = dict(sorted(kept["seeds"].items(), key=lambda seed: int(seed[0])))
-    if len(arguments) > 1:
-        file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    if given.runs:
+        given.file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     first = next(iter(kept["seeds"].values()))
-    print(table(kept["seeds"], min(first, key=len)))
+    print(table(kept["seeds"], given.against or min(first, key=len)))
     return 0
 
 

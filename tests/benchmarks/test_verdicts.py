@@ -25,6 +25,7 @@ def test_seeds_of_several_runs_are_one_table(tmp_path: Path, capsys: pytest.Capt
                 "learning_rate": 0.01, "reasoner": {"hidden_size": 32, "heads": 2, "updates": 1, "segments": 1},
             },
             {"kind": "evaluate", "reward": "sudoku"},
+            {"kind": "evaluate", "name": "cells", "reward": "sudoku_cells"},
         ],
         "arms": {"plain": {"recur.reasoner.recurrence": "plain"}},
     }  # fmt: skip
@@ -34,7 +35,10 @@ def test_seeds_of_several_runs_are_one_table(tmp_path: Path, capsys: pytest.Capt
         done = CliRunner().invoke(app, ["run", str(tmp_path / "recipe.yaml"), "--runs", str(tmp_path)])
         assert done.exit_code == 0, done.output
         run = tmp_path / f"it-{seed}"
-        assert main([str(file), str(run)]) == 0
+        with pytest.raises(SystemExit, match="2"):
+            main([str(file), str(run)])
+        assert "--evaluation is one of cells, evaluate" in capsys.readouterr().err
+        assert main([str(file), str(run), "--evaluation", "evaluate", "--against", "recur@plain"]) == 0
         result = json.loads((run / f"seed-{seed}/evaluate/eval.json").read_text())
         wanted[str(seed)] = {each["label"]: each["accuracy"]["value"] for each in result["checkpoints"]}
     kept = json.loads(file.read_text())["seeds"]
@@ -42,7 +46,7 @@ def test_seeds_of_several_runs_are_one_table(tmp_path: Path, capsys: pytest.Capt
     for seed, arms in kept.items():
         assert {arm: row.count("1") / 12 for arm, row in arms.items()} == pytest.approx(wanted[seed])
     assert len({row for arms in kept.values() for row in arms.values()}) > 1
-    assert "| seed 2 | seed 10 |" in capsys.readouterr().out.splitlines()[-4]
+    assert "| minus `recur@plain` | seed 2 | seed 10 |" in capsys.readouterr().out.splitlines()[-4]
 
 
 def test_differences_are_paired_over_problems_and_seeds() -> None:
