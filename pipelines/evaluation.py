@@ -106,7 +106,7 @@ def stored(run: Path) -> list[Stored]:
             name = str(stage.relative_to(run))
             read = Stored(name, stage, json.loads(result.read_text(encoding="utf-8")))
             found.append((manifest.started, read))
-    return [each for _, each in sorted(found, key=lambda item: item[0])]
+    return [each for _, each in sorted(found, key=lambda item: (item[0], item[1].name))]
 
 
 def originals(run: Path) -> list[Stored]:
