@@ -38,6 +38,17 @@ def training_lines(recipe: Recipe, stage: RecurStage) -> Iterator[str]:
         yield f"{stage.name}.validation: {line}"
 
 
+def copied_line(recipe: Recipe, stage: RecurStage) -> str | None:
+    """A warning where the copies that a reasoner trains on may be puzzles of other splits."""
+    own = _known(recipe, stage.data)
+    if stage.symmetry == "none" or own is None or own.apart is not False:
+        return None
+    return (
+        f"symmetry: data.{stage.data} parts its splits by clues, and copies of its puzzles may be those of another "
+        "split; give each section split_by: symmetry"
+    )
+
+
 def asking_lines(recipe: Recipe, stage: EvaluateStage, section: Mapping[str, Any]) -> Iterator[str]:
     """What a plan can say against asking reasoners the problems of a task's `section`."""
     asked = _grids(section)

@@ -79,7 +79,7 @@ def columns(split: str, **options: Any) -> frozenset[str]:
 def grids(split: str, side: int = 10, **options: Any) -> Grids:
     """Not all of them have a wall, or a cell between start and goal. Raises `TaskError`."""
     check(split, side, **options)
-    return Grids("maze", side, "SG")
+    return Grids("maze", side, "SG", apart=True)
 
 
 def kind_of(steps: int) -> str:

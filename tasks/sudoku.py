@@ -112,7 +112,8 @@ def columns(split: str, level: str | None = None, **options: Any) -> frozenset[s
 def grids(split: str, side: int = 4, **options: Any) -> Grids:
     """Each of them has an empty cell, and in its answer every digit. Raises `TaskError`."""
     check(split, side, **options)
-    return Grids("sudoku", side, "_123456789"[: side + 1])
+    apart = options.get("level") is not None or options.get("split_by") == "symmetry"
+    return Grids("sudoku", side, "_123456789"[: side + 1], apart)
 
 
 def puzzles(side: int, low: int, high: int, unique: bool, seed: int) -> Iterator[tuple[list[int], list[int]]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipelines.boards import training_lines
+from pipelines.boards import copied_line, training_lines
 from pipelines.errors import RunError
 from pipelines.files import write_json
 from pipelines.stage import DataStageSettings, Number, StageResult
@@ -113,6 +113,8 @@ class RecurStage(RolloutSettings, DataStageSettings):
         dropped = {**rows.left_out, **left_out}
         with context.in_one_go(f"judging data `{self.validation}`"):
             judged = self._judged(context, problems, unseen) if unseen else {}
+        if line := copied_line(context.recipe, self):
+            said.append(line)
         if judged.get(f"accuracy best {self.reasoner.segments}") == 0:
             said.append(
                 f"keep: best: no look solved a board of data.{self.validation}; the weights with most right cells were "

@@ -17,12 +17,14 @@ LEVELS = ("easy", "medium", "hard", "extreme")
 class Grids:
     """What all grids of some data have in common, as it is known before they are loaded.
 
-    `side` is None where it is not known; `signs` are characters that occur in each of them, in question or answer.
+    `side` is None where it is not known; `signs` are characters that occur in each of them, in question or answer;
+    `apart` says that no split has a symmetric copy of another's.
     """
 
     puzzle: Literal["sudoku", "maze"]
     side: int | None
     signs: str
+    apart: bool | None = None
 
 
 def box(side: int) -> tuple[int, int] | None:

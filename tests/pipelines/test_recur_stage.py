@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.boards import copied_line
+from pipelines.recipe import load_recipe
+
 Take = Callable[[Path], dict[str, Any]]
-SUDOKU = {"task": "sudoku", "most_empty": 7}
+SUDOKU = {"task": "sudoku", "most_empty": 7, "split_by": "symmetry"}
 RECUR = {
     "kind": "recur", "validation": "validation", "symmetry": "sudoku", "steps": 12, "batch_size": 16, "save_every": 1,
     "warmup_steps": 0, "reasoner": {"hidden_size": 32, "heads": 2, "updates": 2, "segments": 3},
@@ -184,13 +187,15 @@ def test_grids_of_which_too_little_is_known_are_no_line_of_the_plan(real_childre
 
 def test_where_no_look_solves_a_board_the_stage_says_so(real_children: Any, tmp_path: Path) -> None:
     recipe = write(tmp_path, arms={}, stages=[{**RECUR, "steps": 6, "judge_every": 1, "keep": "best"}])
-    done = real_children.trivium("run", recipe, "--runs", tmp_path)
+    done = real_children.trivium("run", recipe, "--runs", tmp_path, "data.labelled.split_by=clues")
     assert done.code == 0, done.text
     manifest = json.loads((tmp_path / "tiny/recur/manifest.json").read_text())
     assert manifest["numbers"]["kept step"] in (3, 6)
     assert manifest["warnings"] == [
+        "symmetry: data.labelled parts its splits by clues, and copies of its puzzles may be those of another split; "
+        "give each section split_by: symmetry",
         "keep: best: no look solved a board of data.validation; the weights with most right cells were kept, of step "
-        f"{manifest['numbers']['kept step']}"
+        f"{manifest['numbers']['kept step']}",
     ]
 
 
@@ -236,3 +241,23 @@ def test_rows_that_are_left_out_are_counted_and_give_a_reasoner_no_shape(real_ch
     small = real_children.trivium("run", recipe, "--runs", tmp_path, *larger)
     said = "data.validation: boards of 16 cells, and those of data.labelled have 36; a reasoner is judged on"
     assert small.code == 2 and said in " ".join(small.text.split()), small.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warned"),
+    [
+        ((), False),
+        (("data.labelled.split_by=clues",), True),
+        (("data.labelled.split_by=null",), True),
+        (("data.labelled.split_by=null", "stages.recur.symmetry=none"), False),
+        (("data.labelled={task: sudoku, side: 6, level: hard}",), False),
+        (("data.labelled={task: maze, side: 6}", "stages.recur.symmetry=maze"), False),
+        (("data.labelled={task: sudoku-file, source: org/puzzles}",), False),  # of which nothing is known
+    ],
+)
+def test_copies_that_may_be_test_puzzles_are_warned_of(overrides: tuple[str, ...], warned: bool) -> None:
+    recipe = load_recipe(Path("recipes/reasoner-6x6.yaml"), overrides)
+    stage: Any = recipe.stages[0]
+    said = copied_line(recipe, stage)
+    assert (said is not None) == warned
+    assert said is None or said.startswith("symmetry: data.labelled parts its splits by clues")
