@@ -165,9 +165,20 @@ def _whole_model(source: str, dtype: str, trust_remote_code: bool, revision: str
         config = transformers.AutoConfig.from_pretrained(source, **common)
         multimodal = getattr(config, "vision_config", None) is not None
         auto = transformers.AutoModelForImageTextToText if multimodal else transformers.AutoModelForCausalLM
-        return auto.from_pretrained(source, dtype=dtype, **common)
+        model, told = auto.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **common
+        )
     except (OSError, ValueError) as error:
         raise EngineError(f"{source}: the model could not be loaded ({first_line(error)})") from error
+    # Transformers draws them by chance. A buffer that is not there is made, not drawn.
+    absent = {name for name, *_ in told["mismatched_keys"]} | set(told["missing_keys"])
+    if drawn := sorted(absent & {name for name, _ in model.named_parameters()}):
+        others = f" and {len(drawn) - 1} others" if len(drawn) > 1 else ""
+        raise EngineError(
+            f"{source}: {drawn[0]}{others}: not in its weights, or of another shape than its config.json says; copy or "
+            "save the checkpoint again"
+        )
+    return model
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils import hub
 
@@ -240,6 +241,22 @@ def test_a_directory_that_is_damaged_is_refused_in_one_line(saved: Path) -> None
     (saved / "adapter_model.safetensors").unlink()
     with pytest.raises(EngineError, match=r"no adapter_model\.safetensors"):
         check_checkpoint(str(saved))
+
+
+@pytest.mark.parametrize("kind", ["llama", "llava"])
+def test_a_base_that_is_not_whole_is_refused_in_one_line(kind: str, tmp_path: Path) -> None:
+    """What is missing, or has another shape, would be drawn by chance."""
+    base(kind).save_pretrained(tmp_path / "base")
+    load_model(str(tmp_path / "base"))
+    file = tmp_path / "base/model.safetensors"
+    whole = load_file(file)
+    name = next(each for each in whole if each.endswith("layers.2.self_attn.q_proj.weight") and "vision" not in each)
+    for damaged in ({}, {name: whole[name][:-1].clone()}):
+        save_file({**{n: w for n, w in whole.items() if n != name}, **damaged}, file, metadata={"format": "pt"})
+        said = rf"^{tmp_path / 'base'}: \S*layers\.2\.self_attn\.q_proj\.weight: not in its weights, or of another"
+        with pytest.raises(EngineError, match=said) as refused:
+            load_model(str(tmp_path / "base"))
+        assert "\n" not in str(refused.value)
 
 
 def test_weights_that_are_damaged_are_refused_with_their_file(saved: Path, tmp_path: Path) -> None:
