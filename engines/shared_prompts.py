@@ -3,8 +3,8 @@
 `generate` is asked for all rows, so that positions and masks are made as ever. Its first forward pass alone sees each
 prompt once: a hook takes the other rows out before it, and another puts them into its logits and its cache after it.
 `shared_prompts` makes the batch of a processor's tensors, images included; `shared_rows` is for one that others make.
-Every model is served whose cache a beam search can reorder: causal and vision-language ones, with sliding windows or a
-loop. Encoder-decoders, and the few old classes that keep their past in another way, run the plain way.
+Every model is served whose cache a beam search can reorder: causal and vision-language ones, with sliding windows, a
+state or a loop. Encoder-decoders, and the few classes that keep their past in another way, run the plain way.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ Kwargs: TypeAlias = dict[str, Any]
 
 _PER_PROMPT = ("pixel_values",)
 """Inputs that only the first forward pass reads: `generate` need not hold them for every row."""
-_OF_TEXT = ("input_ids", "attention_mask", "token_type_ids")
+_OF_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 """Inputs of the forward pass that have a row for each row of a batch without images."""
+_IN_LAYERS = ("recurrent_gemma",)
+"""Classes whose layers keep a state themselves, beside the cache, and forget it in silence where rows become more."""
 
 
 def can_share(model: Any) -> bool:
     """Whether the model keeps its past in a cache whose rows can be chosen."""
     inner = _generating(model)
-    return bool(inner._supports_default_dynamic_cache()) and not inner.config.is_encoder_decoder
+    known = inner._supports_default_dynamic_cache() and inner.config.model_type not in _IN_LAYERS
+    return bool(known) and not inner.config.is_encoder_decoder
 
 
 @contextmanager
@@ -59,7 +62,12 @@ def shared_rows(model: Any, prompts: Sequence[int]) -> Iterator[None]:
     rows, first_rows = _of(prompts, model.device)
 
     def given(kwargs: Kwargs) -> Kwargs:
-        return {name: kwargs[name].index_select(0, first_rows) for name in _OF_TEXT if kwargs.get(name) is not None}
+        return {name: chosen(kwargs[name]) for name in _OF_TEXT if kwargs.get(name) is not None}
+
+    def chosen(value: Any) -> Any:
+        if isinstance(value, Mapping):  # masks, one for each kind of layer: made before the pass for a static cache
+            return {kind: mask if mask is None else chosen(mask) for kind, mask in value.items()}
+        return value.index_select(0, first_rows)
 
     with _once(model, rows, first_rows, given):
         yield

@@ -11,12 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import (
+    GenerationConfig,
+    MambaConfig,
+    MambaForCausalLM,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
+)
 
 from engines.base import Decoding, Request
 from engines.checkpoint import load_model, load_processor
 from engines.looped.loop import loop_of
-from engines.shared_prompts import shared_prompts
+from engines.shared_prompts import can_share, shared_prompts, shared_rows
 from engines.transformers import TransformersEngine
 from tests.engines.conftest import QUESTIONS, turns
 from tests.engines.looped_models import KINDS, base, looped, tokens
@@ -69,6 +75,52 @@ def test_a_model_is_left_as_it_was_also_by_a_failure() -> None:
     with pytest.raises(ValueError, match="model_kwargs"), shared_prompts(model, inputs, PROMPTS) as given:
         model.generate(**given, nonsense=1)
     assert (len(model._forward_pre_hooks), len(model._forward_hooks)) == before
+
+
+@pytest.mark.parametrize("cache", [None, "static"])
+@pytest.mark.parametrize("kind", ["llama", "sliding", "qwen2_5_vl", "mamba"])
+def test_rows_that_others_make_are_shared_in_the_cache_that_the_checkpoint_asks_for(kind: str, cache: Any) -> None:
+    model = mamba() if kind == "mamba" else base(kind, dtype=torch.float64)
+    model.generation_config.cache_implementation = cache
+    rows = torch.tensor([0, 0, 1, 0, 1])
+    ids = tokens(2, 9)[rows]
+    mask = torch.ones_like(ids)
+    mask[rows == 1, :4] = 0
+    config = GenerationConfig(max_new_tokens=6, do_sample=True, eos_token_id=63, pad_token_id=0, disable_compile=True)
+    passes: list[set[int]] = []
+
+    def looks(module: Any, args: Any, kwargs: Any) -> None:
+        of_rows = [kwargs.get(name) for name in ("input_ids", "attention_mask", "mm_token_type_ids")]
+        passes.append({len(each) for each in of_rows if isinstance(each, torch.Tensor)})
+
+    given = {"input_ids": ids, "attention_mask": mask}
+    if kind == "qwen2_5_vl":
+        given["mm_token_type_ids"] = torch.zeros_like(ids)
+
+    def sampled() -> torch.Tensor:
+        torch.manual_seed(1)
+        return model.generate(**given, generation_config=config)  # type: ignore[no-any-return]
+
+    alone = sampled()
+    with shared_rows(model, rows.tolist()):
+        model.register_forward_pre_hook(looks, with_kwargs=True)
+        shared = sampled()
+    assert passes[0] == {2} and all(each == {5} for each in passes[1:])
+    assert torch.equal(shared, alone) and len(set(map(tuple, shared.tolist()))) == 5
+
+
+def mamba() -> Any:
+    """Its past is a state, which stands in the cache."""
+    torch.manual_seed(0)
+    return MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4)).eval()
+
+
+def test_a_class_that_keeps_a_state_in_its_layers_runs_the_plain_way() -> None:
+    """With another number of rows than in the pass before it begins from nothing, and says no word of it."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "lru_width": 32}
+    config = RecurrentGemmaConfig(vocab_size=64, num_hidden_layers=3, attention_window_size=8, **sizes)
+    assert not can_share(RecurrentGemmaForCausalLM(config))
+    assert can_share(mamba()) and can_share(base("sliding"))
 
 
 # ── The engine ────────────────────────────────────────────────────────────────────────────────────────────────────
