@@ -89,5 +89,6 @@ def _module(path: str) -> Any:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise RewardError(f"{path}: cannot be loaded ({type(error).__name__}: {error})") from error
+        what = " ".join(str(error).split())
+        raise RewardError(f"{path}: cannot be loaded ({type(error).__name__}: {what})") from error
     return module

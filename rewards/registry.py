@@ -156,8 +156,9 @@ def load(reference: str, options: Mapping[str, Any] | None = None) -> Reward:
     else:
         try:
             named: Any = getattr(importlib.import_module(place), attribute)
-        except (ImportError, AttributeError) as error:
-            raise RewardError(f"reward `{reference}` cannot be imported from {found.target}: {error}") from error
+        except (Exception, SystemExit) as error:  # whatever the package of somebody else does when it is imported
+            what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise RewardError(f"reward `{reference}` cannot be imported from {found.target} ({what})") from error
         reward = named(reference.removeprefix(PREFIX)) if reference.startswith(PREFIX) else named
     return _with_options(reference, reward, options) if options else reward
 
@@ -174,7 +175,11 @@ def columns(reference: str, options: Collection[str] = ()) -> list[str] | None:
     if path is None:
         return None
     attribute = found.target.rpartition(":")[2]
-    for node in ast.parse(path.read_bytes()).body:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):  # of an installed package: that of a file has been read above
+        return None
+    for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == attribute:
             if node.decorator_list:
                 return None  # what is called is not what is written

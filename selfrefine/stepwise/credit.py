@@ -159,7 +159,7 @@ def spread(
 
     Args:
         advantages: (B,), from all rewards.
-        segment_credit: (B, K + 1), of `telescope`; a row with NaN keeps its advantage.
+        segment_credit: (B, K + 1), of `telescope`; a segment with NaN keeps its row's advantage.
         segments: (B, T), the number of each token's segment, −1 for padding, which gets 0.
         weight: of the outcome in the sum of rewards, times what it was multiplied by to lie in [0, 1].
     """

@@ -41,5 +41,5 @@ class Plugged:
                 f"{shape} on {values.device} is wanted: a number for each of the parts between {values.shape[1]} cuts"
             )
         if torch.isinf(found).any():
-            raise RewardError(f"{self._name} returned an infinite number; NaN leaves a row as it is")
+            raise RewardError(f"{self._name} returned an infinite number; NaN leaves a part as it is")
         return found.detach()

@@ -64,8 +64,8 @@ class StepCredit(BaseModel):
     )
     calibrate: Literal["values", "baselines", "none"] = Field(
         "values",
-        description="segments, one_step, step_reward: values are shrunk to what they foretold of the batch's outcomes, "
-        "inside their group. values: wherever they stand, which scales the gradient before a cut down too; baselines: "
+        description="all but progress: values are shrunk to what they foretold of the batch's outcomes, inside their "
+        "group. values: wherever they stand, which scales the gradient before a cut down too; baselines: "
         "only as what a part began from, and what it reached is the mean of branches and the trace's own outcome "
         "(segments)",
     )
@@ -92,6 +92,10 @@ class StepCredit(BaseModel):
             )
         if self.credit == "step_reward" and self.reward is None:
             raise ValueError("credit: step_reward wants to know which; give reward: path/to/file.py:function")
+        if self.reward is not None and self.credit in ("progress", "segments", "one_step"):
+            raise ValueError(f"reward: {self.credit} asks no step reward; give credit: step_reward, or leave it out")
+        if self.options and self.reward is None:
+            raise ValueError("options: they are arguments of a step reward, and none is named; give reward")
         return self
 
     @property

@@ -89,7 +89,7 @@ def score_one(reward: contract.Reward) -> list[float | None]:
         ("{file}:number", "`number` is no function"),
         ("{folder}/none.py:contains", "cannot be read (No such file or directory)"),
         ("{folder}/broken.py:f", "is no Python"),
-        ("{folder}/raises.py:f", "cannot be loaded (RuntimeError: at once)"),
+        ("{folder}/raises.py:f", "cannot be loaded (RuntimeError: at once, in two lines)"),
         ("{folder}/exits.py:f", "cannot be loaded (SystemExit: 3)"),
         ("{file}:declared", "defines no `declared`"),
         ("mine:contains", "no reward is called `mine:contains`"),
@@ -97,7 +97,7 @@ def score_one(reward: contract.Reward) -> list[float | None]:
 )
 def test_what_cannot_be_found_is_said_in_one_line(file: Path, reference: str, complaint: str) -> None:
     (file.parent / "broken.py").write_text("def f(:\n")
-    (file.parent / "raises.py").write_text("raise RuntimeError('at once')\ndef f(): ...\n")
+    (file.parent / "raises.py").write_text("raise RuntimeError('at once,\\nin two lines')\ndef f(): ...\n")
     (file.parent / "exits.py").write_text("import sys\nsys.exit(3)\ndef f(): ...\n")
     with pytest.raises(RewardError) as raised:
         registry.load(reference.format(file=file, folder=file.parent))
@@ -129,6 +129,28 @@ def test_an_entry_point_of_another_package(tmp_path: Path) -> None:
         check=True, capture_output=True, text=True, env={"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"},
     )  # fmt: skip
     assert done.stdout.split("\n")[:2] == ["[3.0] others 1.2", "True"]
+
+
+@pytest.mark.parametrize(
+    "body", ["def f(:\n", "raise RuntimeError('at\\nonce')\n", "raise SystemExit(3)\n", "import nowhere\n"]
+)
+def test_a_package_that_cannot_be_imported_is_one_line_and_hides_no_other_reward(tmp_path: Path, body: str) -> None:
+    (tmp_path / "torn.py").write_text(body)
+    info = tmp_path / "torn-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torn\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[trivium.rewards]\ntorn = torn:f\n")
+
+    def asked(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", "rewards", *command.split()],
+            check=False, capture_output=True, text=True, env={"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"},
+        )  # fmt: skip
+
+    listed, shown = asked("list"), asked("show torn")
+    assert listed.returncode == 0 and "torn " in listed.stdout and "vqa_accuracy" in listed.stdout
+    assert shown.returncode != 0 and shown.stderr.count("\n") == 1
+    assert shown.stderr.startswith("error: reward `torn` cannot be imported from torn:f (")
 
 
 def test_options_are_checked(file: Path) -> None:

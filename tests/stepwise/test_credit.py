@@ -189,6 +189,13 @@ def test_a_row_that_could_not_be_scored_keeps_its_advantage() -> None:
     assert torch.isfinite(found).all()
 
 
+def test_a_part_without_credit_keeps_the_row_s_advantage_and_the_others_do_not() -> None:
+    outcome = torch.tensor([1.0, 0.0])
+    advantages = outcome - 0.5
+    found = spread(advantages, outcome, torch.tensor([[0.25, NAN], [NAN, -1.0]]), torch.tensor([[0, 1, -1]] * 2), 2)
+    assert found.tolist() == [[0.25, 0.5, 0.0], [-0.5, -1.0, 0.0]]
+
+
 def test_other_rewards_stay_spread_evenly() -> None:
     outcome, form = rows(1, 0, 0, 1), rows(0.5, 0.5, 0, 0)
     scale = torch.full((4,), 0.7, dtype=torch.float64)

@@ -132,7 +132,7 @@ def test_it_is_telescope_of_rows_that_are_not_known_too(file: str) -> None:
         ),
         ("whole", "credit `whole` returned torch.int64 of (4, 3) on cpu; torch.float32 of (4, 3) on cpu is wanted"),
         ("double", "credit `double` returned torch.float64 of (4, 3)"),
-        ("infinite", "credit `infinite` returned an infinite number; NaN leaves a row as it is"),
+        ("infinite", "credit `infinite` returned an infinite number; NaN leaves a part as it is"),
         ("raises", "credit `raises` raised IndexError in mine.py, line "),
         ("two", "credit `two` raised TypeError: two() takes 2 positional arguments but 3 were given"),
     ],

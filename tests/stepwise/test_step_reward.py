@@ -195,6 +195,16 @@ def test_a_function_is_wanted_with_the_name(train: Train) -> None:
         settings(calibrate="baselines")
 
 
+@pytest.mark.parametrize("credit", ["segments", "progress", "one_step"])
+def test_one_that_would_not_be_asked_is_refused(credit: str) -> None:
+    """`credit` is `segments` where it is left out: branches would run, and the reward be forgotten."""
+    with pytest.raises(ValueError, match=f"reward: {credit} asks no step reward; give credit: step_reward"):
+        settings(credit=credit)
+    with pytest.raises(ValueError, match="options: they are arguments of a step reward, and none is named"):
+        settings(credit=credit, reward=None, options={"target": 3})
+    assert not settings(credit="outcome").given  # an arm without credit, of a recipe with it
+
+
 def test_one_that_says_nothing_ends_the_training() -> None:
     """But for the last parts, whose values are not used. A batch of fillers, in one part each, is none."""
 
