@@ -86,6 +86,9 @@ def _once(model: Any, rows: Tensor, first_rows: Tensor, given: Callable[[Kwargs]
 
     def once(module: Any, args: tuple[Any, ...], kwargs: Kwargs) -> tuple[tuple[Any, ...], Kwargs]:
         before.remove()
+        if len(kwargs["input_ids"]) != len(rows):  # `generate` has made several beams of each
+            after.remove()
+            return args, kwargs
         caches.extend(each for each in kwargs.values() if isinstance(each, Cache))
         fewer = given(kwargs)
         if (positions := kwargs.get("position_ids")) is not None:  # [rows, tokens], or several kinds of them

@@ -109,6 +109,15 @@ def test_rows_that_others_make_are_shared_in_the_cache_that_the_checkpoint_asks_
     assert torch.equal(shared, alone) and len(set(map(tuple, shared.tolist()))) == 5
 
 
+def test_beams_run_the_plain_way() -> None:
+    model, ids = base(), tokens(2, 9).repeat_interleave(2, 0)
+    config = GenerationConfig(max_new_tokens=6, do_sample=False, num_beams=2, eos_token_id=63, pad_token_id=0)
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "generation_config": config}
+    alone = model.generate(**given)
+    with shared_rows(model, [0, 0, 1, 1]):
+        assert torch.equal(model.generate(**given), alone)
+
+
 def mamba() -> Any:
     """Its past is a state, which stands in the cache."""
     torch.manual_seed(0)
