@@ -53,7 +53,7 @@ _LAST = 10
 class RewardUse(BaseModel):
     """A reward and its weight in the sum."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     reward: str = Field(description="a name, an entry point, or path/to/file.py:function")
     weight: float = Field(1.0, description="in the sum of all rewards")

@@ -32,7 +32,7 @@ class StepCredit(BaseModel):
     `step_reward` where there is a `reward`, with that function in the place of the difference of values.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     credit: str = Field(
         "segments",

@@ -312,6 +312,8 @@ def test_branches_see_the_images_of_their_prompt(
         ({"rewards": [{"reward": "number"}, {"reward": "number"}]}, "two rewards are called `number`"),
         ({"step_credit": {"outcome": "maths"}}, "no reward is called `maths`; there are: some"),
         ({"step_credit": {"credits": "segments"}}, "credits"),
+        ({"step_credit": {"outcome_max": float("inf")}}, "outcome_max\n.*finite number"),
+        ({"rewards": [{"reward": "number", "weight": float("nan")}]}, "weight\n.*finite number"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(rewards: str, changes: dict[str, Any], complaint: str) -> None:
