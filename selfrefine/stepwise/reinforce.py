@@ -28,7 +28,7 @@ from selfrefine.training import (
     run,
     whole_epochs,
 )
-from tasks.problem import OWN_COLUMNS, Problem, column_names
+from tasks.problem import OWN_COLUMNS, Problem, TaskError, column_names
 
 OWNED_KEYS = COMMON_KEYS | {
     "num_generations",
@@ -190,6 +190,7 @@ def reinforce(
     Raises:
         EngineError: the model cannot be trained so, or is none for `engine`.
         RewardError: a reward cannot be found or called, or scored nothing for many batches.
+        TaskError: some problems have an image and others none, or leave no room for a completion.
         TrainingStopped: `should_stop`, asked after every step, was true.
     """
     from trl import GRPOConfig
@@ -201,6 +202,12 @@ def reinforce(
 
     if not problems:
         raise ValueError("there is nothing to train on: no problems")
+    without = sum(problem.image is None for problem in problems)
+    if 0 < without < len(problems):  # TRL hands a processor all images of a batch, and no processor takes a gap there
+        raise TaskError(
+            f"{without} of {len(problems)} problems have no image, and a batch cannot hold both kinds; train on those "
+            "with an image and on those without in stages of their own"
+        )
     columns = column_names(problems)
     there = {*OWN_COLUMNS, *columns} - (set() if any(problem.image for problem in problems) else {"image"})
     for use in settings.rewards:

@@ -143,6 +143,14 @@ def test_prompts_of_unequal_length_keep_their_image_tokens_where_they_are(
             assert torch.equal(found, batch["prompt_ids"] == batch["image_id"])
 
 
+def test_problems_with_and_without_an_image_are_not_mixed(
+    model: str, problems: list[Problem], rewards: str, tmp_path: Path
+) -> None:
+    mixed = [*problems[:5], *(replace(each, image=None) for each in problems[5:])]
+    with pytest.raises(TaskError, match=r"^3 of 8 problems have no image, and a batch cannot hold both kinds; train"):
+        reinforce(mixed, ask, model, tmp_path / "out", tmp_path / "saves", settings(rewards), seed=1)
+
+
 def test_it_learns_what_is_rewarded(problems: list[Problem], rewards: str, tiny_text: str, tmp_path: Path) -> None:
     plain = [Problem(p.id, p.question, p.answer, columns=p.columns) for p in problems]
     uses = [{"reward": f"{rewards}:vowels"}]
