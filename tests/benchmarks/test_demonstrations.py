@@ -13,6 +13,7 @@ from benchmarks.demonstrations import HASTY, grids, hastily, sums, worded_grids,
 from pipelines.cli import app
 from rewards.maths import number
 from rewards.puzzles import sudoku
+from selfrefine.build import BuildSpec, build_model
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -92,13 +93,22 @@ def test_worded_grids_say_the_same_in_two_ways() -> None:
     assert 0 < sum(value or 0 for value in said) < len(rows)
 
 
-@pytest.mark.parametrize(("recipe", "made"), [("sudoku", grids), ("worded", worded_grids)])
+@pytest.mark.parametrize(
+    ("recipe", "made", "last"),
+    [
+        ("sudoku-step-credit", grids, "seed-2/reinforce@one-step"),
+        ("worded-base", worded_grids, "tune"),
+        ("worded-step-credit", worded_grids, "seed-3/reinforce@one-step"),
+    ],
+)
 def test_the_comparison_plans(
-    recipe: str, made: Callable[[str, int], Iterator[dict[str, str]]], tmp_path: Path
+    recipe: str, made: Callable[[str, int], Iterator[dict[str, str]]], last: str, tmp_path: Path
 ) -> None:
     for split in ("train", "test"):
         write(tmp_path / f"{split}.jsonl", made(split, 40))
-    text = (BENCHMARKS / f"{recipe}-step-credit.yaml").read_text()
-    (tmp_path / "recipe.yaml").write_text(text.replace(f"runs/{recipe}-demonstrations", str(tmp_path)))
+    base = tmp_path / "runs/worded-base/tune/checkpoint"
+    build_model(BuildSpec(architecture="masked_llama", layers=1), ["1 2 3 4"], base, 0)
+    text = (BENCHMARKS / f"{recipe}.yaml").read_text().replace("runs/worded-base", str(base.parents[1]))
+    (tmp_path / "recipe.yaml").write_text(text.replace(f"runs/{recipe.split('-')[0]}-demonstrations", str(tmp_path)))
     planned = CliRunner().invoke(app, ["run", str(tmp_path / "recipe.yaml"), "--plan", "--runs", str(tmp_path)])
-    assert planned.exit_code == 0 and "seed-2/reinforce@one-step" in planned.output, planned.output
+    assert planned.exit_code == 0 and last in planned.output, planned.output
