@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from engines.base import EngineError
 from rewards.normalise import normalise
@@ -50,7 +52,7 @@ class Overlap:
 
 
 def overlap(rows: Iterable[TrainingRow], problems: Sequence[Problem]) -> Overlap:
-    """Looks for the problems in the training rows. Texts are compared in their normal form, images by their pixels.
+    """Looks for the problems in the training rows. Words are compared in their normal form, images by their pixels.
 
     Words in a row count where they belong to the problems of one cluster: what several clusters share is the wording
     of the task. The text of a problem with an image is evidence only together with the image, since the same question
@@ -60,7 +62,7 @@ def overlap(rows: Iterable[TrainingRow], problems: Sequence[Problem]) -> Overlap
     images: dict[str, list[Problem]] = defaultdict(list)
     unreadable: set[str] = set()
     for problem in problems:
-        if text := normalise(problem.question):
+        if text := _compared(problem.question):
             texts[text].append(problem)
         if problem.image is not None and (pixels := _pixels(problem.image, unreadable)):
             images[pixels].append(problem)
@@ -92,7 +94,7 @@ def _matches(
     shown = images.get(pixels, ()) if pixels else ()
     for problem in shown:
         yield SAME_IMAGE, problem
-    for text in map(normalise, row.texts):
+    for text in map(_compared, row.texts):
         for problem in texts.get(text, ()):
             if problem.image is None:
                 yield SAME_TEXT, problem
@@ -107,11 +109,36 @@ def _own_phrases(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
     """The phrases that occur in one cluster alone, with the problems that have them."""
     holders: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
-        for phrase in set(_phrases(normalise(problem.question))):
+        for phrase in set(_phrases(_compared(problem.question))):
             holders[phrase].append(problem)
     return {
         phrase: having for phrase, having in holders.items() if len({each.cluster or each.id for each in having}) == 1
     }
+
+
+_DIGIT_COMMA = re.compile(r"(?<=\d),(?=\d)")
+_MARKS = ".,;:!?"
+
+
+def _compared(text: str) -> str:
+    """A question as it is looked for. Operators and empty cells, unlike the marks of a sentence, tell two apart."""
+    tokens = text.replace("−", "-").lower().split()
+    before = ["", *tokens]
+    kept = [each for each, last in zip(tokens, before, strict=False) if each.strip(_MARKS) or not _is_word(last)]
+    return " ".join(
+        normalise(" ".join(run)) if words else " ".join(map(_number, run)) for words, run in groupby(kept, _is_word)
+    )
+
+
+def _is_word(token: str) -> bool:
+    return any(map(str.isalpha, token))
+
+
+def _number(token: str) -> str:
+    """Without what a sentence adds to it; a sign stays as it is."""
+    if not any(map(str.isdigit, token)):
+        return token
+    return _DIGIT_COMMA.sub("", token).rstrip(_MARKS)
 
 
 def _phrases(text: str) -> Iterator[str]:
@@ -119,7 +146,7 @@ def _phrases(text: str) -> Iterator[str]:
     words = text.split()
     for start in range(len(words) - WORDS + 1):
         phrase = words[start : start + WORDS]
-        if 2 * sum(any(map(str.isalpha, word)) for word in phrase) > WORDS:
+        if 2 * sum(map(_is_word, phrase)) > WORDS:
             yield " ".join(phrase)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engines.base import EngineError
 from engines.looped.config import (
+    CONFIG_FILE,
     PEFT_TYPE,
     WEIGHTS_FILE,
     LoopConfig,
@@ -78,7 +79,10 @@ def load_loop(model: Any, directory: Path, base: str | None = None) -> LatentLoo
     if not (directory / WEIGHTS_FILE).is_file():
         raise EngineError(f"{directory}: a loop's config but no {WEIGHTS_FILE}; copy or save the checkpoint again")
     check_whole(directory / WEIGHTS_FILE)
-    loop = attach(model, config)
+    try:
+        loop = attach(model, config)
+    except EngineError as error:
+        raise EngineError(f"{directory / CONFIG_FILE}: {error}") from None
     names, weights = _names(model), load_file(directory / WEIGHTS_FILE)
     state = model.state_dict()
     wrong = sorted(names.keys() ^ weights.keys())

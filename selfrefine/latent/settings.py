@@ -63,6 +63,7 @@ class RolloutSettings(BaseModel):
     symmetry_pool: int | None = Field(
         None,
         ge=1,
+        le=10**9,
         description="how many copies of each board there are to draw from, and the board itself, as in the public code "
         "(1,000); a new one each time unless given",
     )

@@ -231,6 +231,7 @@ def test_a_directory_that_is_damaged_is_refused_in_one_line(saved: Path) -> None
         ({"loop": whole["loop"] | {"passes": 1}}, "loop.passes: Extra inputs"),
         ({"loop": whole["loop"] | {"layers": None}}, "which layers are looped"),
         ({"loop": whole["loop"] | {"layers": [0, 2]}}, "layers.* does not fit adapter_config.json"),
+        ({"loop": whole["loop"] | {"layers": [4, 7]}}, rf"^{saved / CONFIG_FILE}: loop\.layers: \[4, 7\] ends behind"),
         ({"lora": whole["lora"] | {"r": 3}}, "does not fit adapter_config.json"),
         ({"lora": None}, "does not fit adapter_config.json"),
     ):

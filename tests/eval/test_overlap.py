@@ -88,6 +88,37 @@ def test_what_cannot_be_read_is_counted(folder: Path) -> None:
     assert (found.found, found.unreadable, found.rows) == ({}, 2, 2)
 
 
+@pytest.mark.parametrize(
+    ("asked", "other"),
+    [
+        ("What is 3 + 4?", "What is 3 * 4?"),
+        ("1 - 2 + 6 =", "1 + 2 - 6 ="),
+        ("_ 2 _ _\n_ _ _ 4", "2 _ _ _\n4 _ _ _"),
+        ("5 . . 7", ". 5 7 ."),
+        ("# . #\n. . #", "# # .\n# . ."),
+        ("##.\n..#", "#..\n.##"),
+        ("x > 1", "x < 1"),
+    ],
+)
+def test_operators_and_empty_cells_tell_two_questions_apart(asked: str, other: str) -> None:
+    suite = problems(asked)
+    assert overlap([TrainingRow("other", (other,))], suite).found == {}
+    assert overlap([TrainingRow("same", (f"  {asked} ",))], suite).found == {"p0": {SAME_TEXT: "same"}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "copied"),
+    [
+        ("Hello, world! How many?", "hello , world ! how many ?"),
+        ("A box holds 1,764 nails; what's half?", "a box holds 1764 nails, whats half"),
+        ("What is 5 − 3?", "what is 5 - 3"),
+        ("Is \"two\" (the word) a number?", "is 2 (the word) number"),
+    ],
+)
+def test_the_marks_of_a_sentence_tell_nothing_apart(asked: str, copied: str) -> None:
+    assert overlap([TrainingRow("same", (copied,))], problems(asked)).found == {"p0": {SAME_TEXT: "same"}}
+
+
 def test_empty_texts_match_nothing() -> None:
     assert overlap([TrainingRow("r", ("", "?"))], problems("", "!")).found == {}
     assert overlap([], []).counts == {}
