@@ -112,7 +112,7 @@ def test_operators_and_empty_cells_tell_two_questions_apart(asked: str, other: s
         ("Hello, world! How many?", "hello , world ! how many ?"),
         ("A box holds 1,764 nails; what's half?", "a box holds 1764 nails, whats half"),
         ("What is 5 − 3?", "what is 5 - 3"),
-        ("Is \"two\" (the word) a number?", "is 2 (the word) number"),
+        ('Is "two" (the word) a number?', "is 2 (the word) number"),
     ],
 )
 def test_the_marks_of_a_sentence_tell_nothing_apart(asked: str, copied: str) -> None:
