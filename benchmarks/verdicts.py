@@ -94,9 +94,11 @@ def main(arguments: Sequence[str]) -> int:
             return 2
         kept["seeds"] |= found
     kept["seeds"] = dict(sorted(kept["seeds"].items(), key=lambda seed: int(seed[0])))
+    first = next(iter(kept["seeds"].values()))
+    if given.against and given.against not in first:
+        parser.error(f"--against is one of {', '.join(first)}")
     if given.runs:
         given.file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    first = next(iter(kept["seeds"].values()))
     print(table(kept["seeds"], given.against or min(first, key=len)))
     return 0
 

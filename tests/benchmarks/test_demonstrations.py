@@ -98,7 +98,7 @@ def test_worded_grids_say_the_same_in_two_ways() -> None:
     [
         ("sudoku-step-credit", grids, "seed-2/reinforce@one-step"),
         ("worded-base", worded_grids, "tune"),
-        ("worded-step-credit", worded_grids, "seed-3/reinforce@one-step"),
+        ("worded-step-credit", worded_grids, "seed-3/reinforce@progress"),
     ],
 )
 def test_the_comparison_plans(

@@ -38,6 +38,9 @@ def test_seeds_of_several_runs_are_one_table(tmp_path: Path, capsys: pytest.Capt
         with pytest.raises(SystemExit, match="2"):
             main([str(file), str(run)])
         assert "--evaluation is one of " in capsys.readouterr().err
+        with pytest.raises(SystemExit, match="2"):
+            main([str(file), str(run), "--evaluation", "evaluate", "--against", "plain"])
+        assert "--against is one of recur, recur@plain" in capsys.readouterr().err
         assert main([str(file), str(run), "--evaluation", "evaluate", "--against", "recur@plain"]) == 0
         result = json.loads((run / f"seed-{seed}/evaluate/eval.json").read_text())
         wanted[str(seed)] = {each["label"]: each["accuracy"]["value"] for each in result["checkpoints"]}
