@@ -21,7 +21,7 @@ from tasks.draw import seed64
 from tasks.problem import Problem
 from tasks.registry import load
 
-SUMS: dict[str, Any] = {"min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 2}
+SUMS: dict[str, Any] = {"min_terms": 4, "max_terms": 4, "min_digits": 1, "max_digits": 1}
 """The sums of recipes/smollm2-reinforce.yaml."""
 HASTY = 0.35
 """How many of the cells where the two solvers differ the hasty one has filled."""

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import EngineError
+from engines.checkpoint import load_model, load_processor
 from engines.json_file import read_object
+from engines.tensor_file import check_whole
 from selfrefine.build import MASK_TOKEN
 
 CAUSAL_TYPES = ("llama", "qwen2", "qwen3")
@@ -105,6 +107,10 @@ def convert_llada(source: Path, target: Path, config: Mapping[str, Any]) -> str:
     where: dict[str, str] = {}
     size = 0
     for shard in shards:
+        try:
+            check_whole(shard)
+        except EngineError as error:
+            raise _broken(target, str(error)) from None
         weights = {}
         with safe_open(shard, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118 (no mapping)
@@ -137,13 +143,12 @@ def convert_llada(source: Path, target: Path, config: Mapping[str, Any]) -> str:
 def convert_causal(source: Path, target: Path) -> str:
     """A causal model that looks both ways, and has a mask token; it has to be tuned before it is of any use.
 
-    A token that is added starts from the mean of all others (arXiv 2410.17891 trains such models further).
+    A token that is added starts from the mean of all others (arXiv 2410.17891 trains such models further). Raises
+    `EngineError` where its weights are damaged or missing.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    model = AutoModelForCausalLM.from_pretrained(source)
+    tokenizer, model = load_processor(str(source)), load_model(str(source))
     if tokenizer.mask_token is None:
         known = len(tokenizer)
         tokenizer.add_special_tokens({"mask_token": MASK_TOKEN})

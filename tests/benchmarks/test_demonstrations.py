@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import worded
-from benchmarks.demonstrations import HASTY, grids, hastily, sums, worded_grids, worked, write
+from benchmarks.demonstrations import HASTY, SUMS, grids, hastily, sums, worded_grids, worked, write
 from pipelines.cli import app
 from rewards.maths import number
 from rewards.puzzles import sudoku
@@ -35,8 +35,7 @@ def test_a_sum_is_worked_line_by_line(question: str, answer: str) -> None:
 def test_sums_end_in_what_the_task_calls_right_and_each_line_holds() -> None:
     from tasks.registry import load
 
-    gold = {problem.id: problem.answer for problem in load("rg:chain_sum", size=40, seed=1, min_terms=3, max_terms=4,
-                                                           min_digits=1, max_digits=2).problems}  # fmt: skip
+    gold = {problem.id: problem.answer for problem in load("rg:chain_sum", size=40, seed=1, **SUMS).problems}
     rows = list(sums(size=40))
     assert len(rows) == 40
     ends = [row["answer"].rpartition("<answer>")[2].removesuffix("</answer>") for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,27 @@ def test_what_cannot_be_converted_is_named(tmp_path: Path) -> None:
     (tmp_path / "gpt" / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     with pytest.raises(EngineError, match="model_type 'gpt2' cannot be converted; llada, llama, qwen2, qwen3 can"):
         convert(tmp_path / "gpt", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["llada", "causal"])
+def test_weights_that_are_cut_short_are_named_and_nothing_is_left(kind: str, causal: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "llada", weights()) if kind == "llada" else tmp_path / "causal"
+    if kind == "causal":
+        shutil.copytree(causal, source)
+    shard = sorted(source.glob("*.safetensors"))[-1]
+    shard.write_bytes(shard.read_bytes()[:-5])
+    with pytest.raises(EngineError, match=rf"{shard}: is no whole safetensors file \(.*copy or save") as refused:
+        convert(source, tmp_path / "out")
+    assert "\n" not in str(refused.value) and not (tmp_path / "out").exists()
+
+
+def test_a_causal_model_that_lacks_a_weight_is_not_converted(causal: str, tmp_path: Path) -> None:
+    """It would be drawn by chance, and be written as if it had been there."""
+    shutil.copytree(causal, tmp_path / "causal")
+    file = tmp_path / "causal/model.safetensors"
+    whole = load_file(file)
+    del whole["model.norm.weight"]
+    save_file(whole, file, metadata={"format": "pt"})
+    with pytest.raises(EngineError, match=r"model\.norm\.weight: not in its weights"):
+        convert(tmp_path / "causal", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
