@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from engines.base import EngineError
 from engines.settings import INERT
 from selfrefine import zero
+from selfrefine.instead import instead
 from selfrefine.sharding import Sharded
 from selfrefine.tracking import Tracking, track
 
@@ -284,7 +287,8 @@ def run(
     trainer.remove_callback(ProgressCallback)
     if resume and processes() > 1:
         _number_cpus()
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    with _scored_alone():
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if trainer.state.global_step < trainer.state.max_steps and not enough():
         raise TrainingStopped(f"step {trainer.state.global_step} of {trainer.state.max_steps}")
     # Trainer puts the tokenizer's end token before those it finds, at each start: once more at each resume.
@@ -298,6 +302,18 @@ def run(
         # No part of a checkpoint: a pickle of the arguments, which holds paths.
         (directory / "training_args.bin").unlink(missing_ok=True)
     trainer.accelerator.wait_for_everyone()
+
+
+def _scored_alone() -> AbstractContextManager[None]:
+    """On a CPU, TRL's fused head has logits of the tokens that have a loss alone, as it has on a GPU.
+
+    It takes those of the prompts too wherever Triton does not run, for the sake of devices that compile for one number
+    of rows, and prompts are often the larger part of them. Nothing is done for a trainer that is not TRL's.
+    """
+    utils = sys.modules.get("trl.trainer.utils")
+    if utils is None:
+        return nullcontext()
+    return instead(utils, "_use_triton", lambda device: device.type in ("cpu", "cuda", "xpu"))
 
 
 def _watch(

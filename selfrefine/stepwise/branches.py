@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.shared_prompts import can_share, shared_rows
-from selfrefine.stepwise.instead import instead
+from selfrefine.instead import instead
 
 
 @dataclass(frozen=True, slots=True)

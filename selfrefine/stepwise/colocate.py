@@ -21,7 +21,7 @@ from engines.rendering import banned_ids
 from engines.settings import VllmSettings
 from engines.vllm import forget_vllm, open_llm, replace_weights
 from engines.weights import is_renamed, named_weights
-from selfrefine.stepwise.instead import instead
+from selfrefine.instead import instead
 
 _Trainer = TypeVar("_Trainer")
 _AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}

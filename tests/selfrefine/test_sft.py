@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import selfrefine.sft as sft
+import selfrefine.training as training
 from engines.base import EngineError
 from engines.checkpoint import is_adapter, load_model, load_processor
 from engines.rendering import Renderer
@@ -237,3 +239,31 @@ def test_a_training_that_diverges_ends_with_its_step(
     wild = QUICK.model_copy(update={"learning_rate": 1e30, "trl": {"lr_scheduler_type": "constant", "warmup_steps": 0}})
     with pytest.raises(EngineError, match=r"^step \d: the loss is (nan|inf), the training has diverged; give a lower"):
         train(examples, tiny("llava"), tmp_path, wild)
+
+
+def test_on_a_cpu_the_head_sees_what_has_a_loss_alone(
+    tiny: Callable[[str], Path], batch_of: Callable[..., Any], examples: list[Example], tmp_path: Path, monkeypatch: Any
+) -> None:
+    from trl.trainer import utils
+
+    batch, _, _ = batch_of("llava", examples)
+    rows: list[int] = []
+
+    class Counted:
+        @staticmethod
+        def apply(hidden: torch.Tensor, *others: Any) -> Any:
+            rows.append(len(hidden))
+            return counted(hidden, *others)
+
+    counted = utils._ChunkedLogProbFunction.apply
+    monkeypatch.setattr(utils, "_ChunkedLogProbFunction", Counted)
+    settings = QUICK.model_copy(update={"batch_size": len(examples)})
+    train(examples, tiny("llava"), tmp_path / "ours", settings)
+    assert rows == [(batch["labels"] != -100).sum().item()] * 4
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "_scored_alone", nullcontext)
+        train(examples, tiny("llava"), tmp_path / "trl", settings)
+    assert min(rows[4:]) > 2 * rows[0]
+    ours, theirs = (weights(tmp_path / name / "result") for name in ("ours", "trl"))
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], rtol=1e-4, atol=1e-5, msg=name)
