@@ -111,8 +111,10 @@ class RecurStage(RolloutSettings, DataStageSettings):
         numbers = trained(context, self.steps, fit)
         rows_in = len(rows.problems) + sum(rows.left_out.values())
         dropped = {**rows.left_out, **left_out}
-        with context.in_one_go(f"judging data `{self.validation}`"):
-            judged = self._judged(context, problems, unseen) if unseen else {}
+        judged: dict[str, Number] = {}
+        if unseen:
+            with context.in_one_go(f"judging data `{self.validation}`"):
+                judged = self._judged(context, problems, unseen)
         if line := copied_line(context.recipe, self):
             said.append(line)
         if judged.get(f"accuracy best {self.reasoner.segments}") == 0:
