@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from engines.base import EngineError
-from rewards.normalise import normalise
+from rewards.normalise import DIGIT_COMMA, normalise
 from tasks.problem import Problem
 
 WORDS = 13
@@ -61,12 +60,13 @@ def overlap(rows: Iterable[TrainingRow], problems: Sequence[Problem]) -> Overlap
     texts: dict[str, list[Problem]] = defaultdict(list)
     images: dict[str, list[Problem]] = defaultdict(list)
     unreadable: set[str] = set()
-    for problem in problems:
-        if text := _compared(problem.question):
+    asked = [_compared(problem.question) for problem in problems]
+    for problem, text in zip(problems, asked, strict=True):
+        if text:
             texts[text].append(problem)
         if problem.image is not None and (pixels := _pixels(problem.image, unreadable)):
             images[pixels].append(problem)
-    phrases = _own_phrases(problems)
+    phrases = _own_phrases(problems, asked)
     found: dict[str, dict[str, str]] = {problem.id: {} for problem in problems}
     number = 0
     for row in rows:
@@ -105,18 +105,17 @@ def _matches(
                 yield SHARED_WORDS, problem
 
 
-def _own_phrases(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
+def _own_phrases(problems: Sequence[Problem], asked: Sequence[str]) -> dict[str, list[Problem]]:
     """The phrases that occur in one cluster alone, with the problems that have them."""
     holders: dict[str, list[Problem]] = defaultdict(list)
-    for problem in problems:
-        for phrase in set(_phrases(_compared(problem.question))):
+    for problem, text in zip(problems, asked, strict=True):
+        for phrase in set(_phrases(text)):
             holders[phrase].append(problem)
     return {
         phrase: having for phrase, having in holders.items() if len({each.cluster or each.id for each in having}) == 1
     }
 
 
-_DIGIT_COMMA = re.compile(r"(?<=\d),(?=\d)")
 _MARKS = ".,;:!?"
 
 
@@ -138,7 +137,7 @@ def _number(token: str) -> str:
     """Without what a sentence adds to it; a sign stays as it is."""
     if not any(map(str.isdigit, token)):
         return token
-    return _DIGIT_COMMA.sub("", token).rstrip(_MARKS)
+    return DIGIT_COMMA.sub("", token).rstrip(_MARKS)
 
 
 def _phrases(text: str) -> Iterator[str]:

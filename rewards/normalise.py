@@ -33,7 +33,7 @@ _ARTICLES = frozenset({"a", "an", "the"})
 _APOSTROPHES = re.compile(r"['’‘`´]")
 _MOST_ACCENTS = 30
 """In a row; UAX #15 allows as many in a stream. Bringing a longer row into order takes time with its square."""
-_DIGIT_COMMA = re.compile(r"(?<=\d),(?=\d)")
+DIGIT_COMMA = re.compile(r"(?<=\d),(?=\d)")
 _FULL_STOP = re.compile(r"\.(?!\d)")
 _SIGN = re.compile(r"(?<!\w)[-−](?=\.?\d)")
 _MARKS = re.compile(r"[^\w\s.$€£%°\x00]|_")
@@ -45,7 +45,7 @@ def normalise(text: str) -> str:
     Idempotent: `normalise(normalise(x)) == normalise(x)`.
     """
     text = _APOSTROPHES.sub("", unicodedata.normalize("NFKC", _bounded(text)).lower().replace("\x00", " "))
-    text = _DIGIT_COMMA.sub("", text)
+    text = DIGIT_COMMA.sub("", text)
     text = _FULL_STOP.sub(" ", text)
     text = _MARKS.sub(" ", _SIGN.sub("\x00", text)).replace("\x00", "-")
     words = [_DIGITS.get(word, word) for word in text.split()]

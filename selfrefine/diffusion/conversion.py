@@ -103,14 +103,12 @@ def convert_llada(source: Path, target: Path, config: Mapping[str, Any]) -> str:
     shards = sorted(source.glob("*.safetensors"))
     if not shards:
         raise EngineError(f"{source}: no weights (*.safetensors)")
+    for shard in shards:
+        check_whole(shard)
     target.mkdir(parents=True)
     where: dict[str, str] = {}
     size = 0
     for shard in shards:
-        try:
-            check_whole(shard)
-        except EngineError as error:
-            raise _broken(target, str(error)) from None
         weights = {}
         with safe_open(shard, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118 (no mapping)
