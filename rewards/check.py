@@ -47,7 +47,6 @@ def check(
     """
     if not rows:
         raise RewardError("there are no rows to check the reward on")
-    load(reference, options)
     pool = Pool(workers=1, memory=16 << 30)
     try:
         verdict = pool.map(_all, [(reference, list(rows), dict(options or {}))], seconds)[0]
@@ -56,7 +55,9 @@ def check(
     if verdict.reason is not None:
         why = {"timeout": f"did not return within {seconds:g} s", "died": "ended its process or took too much memory"}
         return [Finding("returns in time", False, why.get(verdict.reason, "raised what is no exception of a reward"))]
-    found: list[Finding] = verdict.value
+    found: list[Finding] | RewardError = verdict.value
+    if isinstance(found, RewardError):
+        raise found
     return found
 
 
@@ -84,8 +85,12 @@ def rows_of(path: Path) -> list[Row]:
     return rows
 
 
-def _all(reference: str, rows: Sequence[Row], options: Mapping[str, Any]) -> list[Finding]:
-    reward = load(reference, options)
+def _all(reference: str, rows: Sequence[Row], options: Mapping[str, Any]) -> list[Finding] | RewardError:
+    """What was found; the error of a reward that cannot be loaded, since a worker keeps what is raised to itself."""
+    try:
+        reward = load(reference, options)  # which runs a user's file: here alone, where it can be stopped
+    except RewardError as error:
+        return error
     grades_steps = takes_steps(reward) and not any(STEPS in row for row in rows)
     wanted = columns_beside_steps(columns_of(reward)) if grades_steps else columns_of(reward)
     missing = [name for name in wanted if any(name not in row for row in rows)]

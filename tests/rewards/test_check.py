@@ -77,6 +77,18 @@ def test_each_fault_is_found(file: Path, name: str) -> None:
     assert FAULTS[name][1] in failed
 
 
+def test_a_file_runs_where_it_can_be_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "imported.py"
+    path.write_text("while True:\n    pass\ndef mine(prompts, completions, **columns):\n    return []\n")
+    found = check(f"{path}:mine", sample_rows("exact_match"), seconds=2)
+    assert [(finding.check, finding.ok) for finding in found] == [("returns in time", False)]
+    path.write_text("import no_such_package\ndef mine(prompts, completions, **columns):\n    return []\n")
+    with pytest.raises(RewardError, match="cannot be loaded"):
+        check(f"{path}:mine", sample_rows("exact_match"))
+    with pytest.raises(RewardError, match="takes no `targett`; did you mean `target`"):
+        check("short", sample_rows("short"), {"targett": 3})
+
+
 def test_the_template_passes_and_nothing_is_overwritten(tmp_path: Path) -> None:
     reference = f"{tmp_path / 'new.py'}:contains"
     write(reference)
