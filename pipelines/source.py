@@ -71,6 +71,8 @@ class Source:
         parsed = [(*parse_assignment(text), text) for text in assignments]
         # `engine.kind` goes first: it drops what speaks of the other engine, but not what this command says of the new.
         for keys, value, text in sorted(parsed, key=lambda each: each[0] != ["engine", "kind"]):
+            if keys[0] in _labels(changed.data.get("stages")) and keys[0] not in changed.data:
+                raise RecipeError(f"`{text}`: a stage's keys stand under `stages`; write stages.{text}")
             changed._overridden.add(assign(changed.data, keys, value, f"`{text}`"))
         return changed
 
@@ -128,9 +130,9 @@ def nearest(word: str, among: Iterable[str]) -> str:
 
 
 def parse_assignment(text: str) -> tuple[list[str], Any]:
-    """`a.b=VALUE` as the keys and the value, read as YAML. Raises `RecipeError`."""
+    """`a.b=VALUE` as the keys and the value, read as YAML; `a[0]` is `a.0`. Raises `RecipeError`."""
     key, equals, value = text.partition("=")
-    keys = key.strip().split(".")
+    keys = re.sub(r"\[(\d+)\]", r".\1", key.strip()).split(".")
     if not equals or not all(keys):
         raise RecipeError(f"`{text}`: write key=value, such as stages.tune.epochs=3")
     try:
@@ -155,12 +157,19 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _position(elements: list[Any], key: str, what: str) -> int:
-    names = [str(each.get("name") or each.get("kind")) if isinstance(each, dict) else "" for each in elements]
+    names = _labels(elements)
     if key in names:
         return names.index(key)
     if key.isdigit() and int(key) < len(elements):
         return int(key)
-    raise RecipeError(f"{what} has no `{key}`{nearest(key, [name for name in names if name])}")
+    there = [name or str(number) for number, name in enumerate(names)]
+    raise RecipeError(f"{what} has no `{key}`{nearest(key, there)}")
+
+
+def _labels(elements: Any) -> list[str]:
+    """What each element of a list goes by, its name or kind; empty where it has neither, or where this is no list."""
+    found = elements if isinstance(elements, list) else []
+    return [str(each.get("name") or each.get("kind") or "") if isinstance(each, dict) else "" for each in found]
 
 
 def _keep_known_engine_keys(engine: dict[str, Any], kind: Any) -> None:

@@ -136,6 +136,7 @@ def test_overrides_address_stages_by_name_and_read_yaml(tmp_path: Path) -> None:
     [
         ("stages.evalute.limit=3", "`stages.evalute.limit=3`: stages has no `evalute`; did you mean `evaluate`?"),
         ("stages.evaluate.limt=3", "command line: stages.evaluate.limt: unknown key; did you mean `limit`?"),
+        ("evaluate.limit=3", "a stage's keys stand under `stages`; write stages.evaluate.limit=3"),
         ("seed", "write key=value"),
         ("seed=[", "no valid YAML"),
         ("seed.x=1", "has no keys"),
@@ -156,6 +157,14 @@ def test_one_key_changes_the_engine(tmp_path: Path) -> None:
         assert (engine.kind, engine.dtype, engine.max_num_seqs) == ("vllm", "bfloat16", 4)  # type: ignore[union-attr]
     with pytest.raises(RecipeError, match=r"engine\.batch_size: unknown key"):
         load_recipe(written(tmp_path, text), ["engine.kind=vllm", "engine.batch_size=8"])
+
+
+def test_elements_without_a_name_go_by_their_number() -> None:
+    source = Source({"stages": [{"kind": "reinforce", "rewards": [{"reward": "number"}]}]}, "recipe.yaml")
+    for key in ("stages.reinforce.rewards.0.weight", "stages[0].rewards[0].weight"):
+        assert source.override([f"{key}=2"]).data["stages"][0]["rewards"] == [{"reward": "number", "weight": 2}]
+    with pytest.raises(RecipeError, match="rewards has no `number`; there are: 0"):
+        source.override(["stages.reinforce.rewards.number.weight=2"])
 
 
 def test_override_leaves_the_source_alone(tmp_path: Path) -> None:
