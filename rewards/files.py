@@ -89,6 +89,15 @@ def _module(path: str) -> Any:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        what = " ".join(str(error).split())
-        raise RewardError(f"{path}: cannot be loaded ({type(error).__name__}: {what})") from error
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise RewardError(f"{path}: cannot be loaded ({what}){_way_out(path, error)}") from error
     return module
+
+
+def _way_out(path: str, error: BaseException) -> str:
+    """What to do where a file imports another that stands beside it, as it could where it were run itself."""
+    folder = Path(path).parent
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if not name or not ((folder / f"{name}.py").exists() or (folder / name).is_dir()):
+        return ""
+    return f"; files beside it are not on Python's path: install `{name}`, or set PYTHONPATH={folder}"

@@ -91,6 +91,8 @@ def score_one(reward: contract.Reward) -> list[float | None]:
         ("{folder}/broken.py:f", "is no Python"),
         ("{folder}/raises.py:f", "cannot be loaded (RuntimeError: at once, in two lines)"),
         ("{folder}/exits.py:f", "cannot be loaded (SystemExit: 3)"),
+        ("{folder}/apart.py:f", "not on Python's path: install `mine`, or set PYTHONPATH={folder}"),
+        ("{folder}/lacks.py:f", "cannot be loaded (ModuleNotFoundError: No module named 'nowhere')"),
         ("{file}:declared", "defines no `declared`"),
         ("mine:contains", "no reward is called `mine:contains`"),
     ],
@@ -98,10 +100,12 @@ def score_one(reward: contract.Reward) -> list[float | None]:
 def test_what_cannot_be_found_is_said_in_one_line(file: Path, reference: str, complaint: str) -> None:
     (file.parent / "broken.py").write_text("def f(:\n")
     (file.parent / "raises.py").write_text("raise RuntimeError('at once,\\nin two lines')\ndef f(): ...\n")
+    (file.parent / "apart.py").write_text("from mine import contains\ndef f(): ...\n")
+    (file.parent / "lacks.py").write_text("import nowhere\ndef f(): ...\n")
     (file.parent / "exits.py").write_text("import sys\nsys.exit(3)\ndef f(): ...\n")
     with pytest.raises(RewardError) as raised:
         registry.load(reference.format(file=file, folder=file.parent))
-    assert complaint in str(raised.value) and "\n" not in str(raised.value)
+    assert complaint.format(folder=file.parent) in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_planning_reads_a_file_and_does_not_run_it(tmp_path: Path) -> None:
