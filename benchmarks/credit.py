@@ -11,6 +11,7 @@ from typing import Any
 from engines.denoising import Schedule
 from selfrefine.build import BuildSpec, build_model
 from selfrefine.diffusion.trainer import MaskedCreditTrainer
+from selfrefine.stepwise.grpo import GRPOTrainer
 from selfrefine.stepwise.settings import StepCredit
 from selfrefine.stepwise.trainer import StepCreditTrainer
 
@@ -31,8 +32,6 @@ def seldom(prompts: Sequence[str], completions: Sequence[str], **columns: Any) -
 
 def overhead(directory: Path) -> float:
     """How many times as long a step takes with weight 0 as in TRL's trainer: the median of pairs, in turns."""
-    from trl import GRPOTrainer
-
     none = StepCredit(weight=0, group_filter="none")
     ratios = []
     for _ in range(TIMES):

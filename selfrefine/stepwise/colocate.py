@@ -22,7 +22,9 @@ from engines.settings import VllmSettings
 from engines.vllm import forget_vllm, open_llm, replace_weights
 from engines.weights import is_renamed, named_weights
 from selfrefine.instead import instead
+from selfrefine.stepwise.grpo import with_vllm
 
+with_vllm()
 _Trainer = TypeVar("_Trainer")
 _AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
 _RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

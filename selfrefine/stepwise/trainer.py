@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from trl import GRPOTrainer
 from trl.chat_template_utils import parse_response
 from trl.data_utils import is_conversational
 from trl.trainer.utils import nanstd
@@ -23,6 +22,7 @@ from rewards.steps import StepReward, score_steps
 from selfrefine.stepwise import credit
 from selfrefine.stepwise.branches import Branches, Branching
 from selfrefine.stepwise.cuts import boundaries, draw, flip
+from selfrefine.stepwise.grpo import GRPOTrainer, with_vllm
 from selfrefine.stepwise.parts import parts
 from selfrefine.stepwise.plugged import Plugged
 from selfrefine.stepwise.settings import StepCredit
@@ -67,6 +67,8 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
     def __init__(
         self, *args: Any, step_credit: StepCredit, step_reward: StepReward | None = None, **kwargs: Any
     ) -> None:
+        if any(getattr(each, "use_vllm", False) for each in (*args, kwargs.get("args"))):
+            with_vllm()
         super().__init__(*args, **kwargs)
         names = list(self.reward_func_names)
         wanted = step_credit.outcome or names[0]

@@ -19,7 +19,7 @@ REAL = (
     *("transformers.models.qwen2_5_vl.modeling_qwen2_5_vl", "transformers.models.qwen2_5_vl.processing_qwen2_5_vl"),
     *(
         "trl.trainer.sft_trainer",
-        "trl.trainer.grpo_trainer",
+        "selfrefine.stepwise.trainer",
         "engines.transformers",
         "pipelines.report.page",
         "eval.compare",

@@ -12,13 +12,13 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-from trl import GRPOTrainer
 
 from rewards.contract import RewardError
 from rewards.watch import PATIENCE
 from selfrefine.stepwise import trainer as module
 from selfrefine.stepwise.cuts import flip
 from selfrefine.stepwise.graded import GradedSteps
+from selfrefine.stepwise.grpo import GRPOTrainer
 from selfrefine.stepwise.parts import parts
 from selfrefine.stepwise.settings import StepCredit
 from selfrefine.stepwise.trainer import StepCreditTrainer

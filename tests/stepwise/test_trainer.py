@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from trl import GRPOTrainer
 
 from rewards.contract import RewardError
 from selfrefine.stepwise import trainer as module
 from selfrefine.stepwise.credit import group_mean
+from selfrefine.stepwise.grpo import GRPOTrainer
 from selfrefine.stepwise.settings import StepCredit
 from selfrefine.stepwise.trainer import StepCreditTrainer
 

@@ -18,12 +18,13 @@ sys.modules["vllm"] = None  # type: ignore[assignment]
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from engines.denoising import HIDDEN
 from selfrefine.diffusion.trainer import MaskedCreditTrainer
 from selfrefine.stepwise import trainer as module
 from selfrefine.stepwise.credit import group_mean
+from selfrefine.stepwise.grpo import GRPOTrainer
 from selfrefine.stepwise.reinforce import ReinforceSettings, reinforce
 from selfrefine.stepwise.settings import StepCredit
 from selfrefine.stepwise.trainer import StepCreditTrainer
