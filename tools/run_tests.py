@@ -27,7 +27,7 @@ ALONE = (
 )
 """Files that take minutes: they begin first, so that none is left over at the end."""
 LONG = (TESTS / "stepwise", TESTS / "replicated", TESTS / "pipelines", TESTS / "engines", TESTS / "diffusion")
-"""Folders that take a minute or more without those files: they begin before the others."""
+"""Folders that take a minute or more without those files: each is a part, and they begin before the others."""
 NOTHING_CHOSEN = 5
 """pytest's exit status where arguments such as `-k` leave no test of a part."""
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     chosen, failed = parts(), []
     start = time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        running = {pool.submit(run, [*part, *arguments]): part[0] for part in chosen}
+        running = {pool.submit(run, [*part, *arguments]): name(part) for part in chosen}
         for done in as_completed(running):
             status, seconds, output = done.result()
             print(f"{output}{running[done]}: {seconds:.0f} s", flush=True)
@@ -47,11 +47,21 @@ def main(arguments: list[str]) -> int:
 
 
 def parts() -> list[list[str]]:
-    """What pytest is called with for each part: a file, or a folder and its files that have a part of their own."""
+    """What pytest is called with for each part: a file, or folders without the files that have a part of their own.
+
+    Small folders are two parts together, since a process imports for longer than most of them take.
+    """
     folders = sorted(path for path in TESTS.iterdir() if path.is_dir() and next(path.glob("test_*.py"), None))
-    folders.sort(key=lambda path: path not in LONG)
-    rest = [[str(path), *(f"--ignore={each}" for each in ALONE if path in each.parents)] for path in folders]
-    return [[str(path)] for path in ALONE] + rest
+    small = [path for path in folders if path not in LONG]
+    together = [[path] for path in folders if path in LONG] + [half for half in (small[::2], small[1::2]) if half]
+    return [[str(path)] for path in ALONE] + [
+        [*map(str, part), *(f"--ignore={each}" for each in ALONE if set(part) & set(each.parents))] for part in together
+    ]
+
+
+def name(part: list[str]) -> str:
+    """The files and folders of a part."""
+    return " ".join(each for each in part if not each.startswith("--"))
 
 
 def run(arguments: list[str]) -> tuple[int, float, str]:

@@ -1,4 +1,3 @@
-# ruff: noqa: E402
 """Run by torchrun for `test_two_processes.py`: trains in two processes; each writes what it saw to `seen-RANK.json`.
 
 Arguments: a tiny model with a token for each letter, one that has a chat template, a masked-diffusion one that has one,
@@ -11,9 +10,6 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
-
-# TRL imports it where it is installed, for seconds.
-sys.modules["vllm"] = None  # type: ignore[assignment]
 
 import torch
 from datasets import Dataset

@@ -14,10 +14,11 @@ ROOT = Path(__file__).parents[2]
 def test_every_file_is_in_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     seen: list[Path] = []
-    for path, *ignored in run_tests.parts():
-        left_out = {Path(each.removeprefix("--ignore=")) for each in ignored}
-        found = [Path(path)] if path.endswith(".py") else sorted(Path(path).glob("**/test_*.py"))
-        seen += [each for each in found if each not in left_out]
+    for part in run_tests.parts():
+        left_out = {Path(each.removeprefix("--ignore=")) for each in part if each.startswith("--")}
+        for path in map(Path, run_tests.name(part).split()):
+            found = [path] if path.suffix == ".py" else sorted(path.glob("**/test_*.py"))
+            seen += [each for each in found if each not in left_out]
     assert sorted(seen) == sorted(Path("tests").glob("*/**/test_*.py"))
 
 
