@@ -128,7 +128,8 @@ def called(
     """
     with _kept_notes() as notes:
         try:
-            returned = reward(prompts, completions, **columns)
+            first, named = _as_taken(reward, prompts, completions)
+            returned = reward(*first, **named, **columns)
             if inspect.isawaitable(returned):
                 import asyncio
 
@@ -138,6 +139,17 @@ def called(
             raise
         except (Exception, SystemExit) as error:  # one that exits would end what asks it, without a word
             raise RewardError(raised(name, error, reward)) from error
+
+
+def _as_taken(
+    reward: Callable[..., Any], prompts: Sequence[Any], completions: Sequence[Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Prompts and completions by name, as TRL hands them over, where a reward knows the names; else in their order."""
+    there = inspect.signature(reward).parameters.values()
+    taken = {each.name for each in there if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+    if "completions" in taken and ("prompts" in taken or any(each.kind is each.VAR_KEYWORD for each in there)):
+        return (), {"prompts": prompts, "completions": completions}
+    return (prompts, completions), {}
 
 
 def value_of(name: str, given: Any, place: str) -> float | None:

@@ -25,14 +25,19 @@ class Watched:
         self.__name__ = name  # TRL logs under it
         self._reward, self._group, self._warn, self._patience = reward, group, warn, patience
         self.notes: Counter[str] = Counter()
+        self.unscored = 0
         self._silent = self._constant = self._level = 0
         self._last: float | None = None
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
         found = score(self._reward, prompts, completions, **columns)
         self.notes.update(found.counts)
+        unscored = sum(value is None for value in found.values)
+        self.unscored += unscored
         log = columns.get("log_metric")
         if log is not None:
+            if self.unscored:
+                log(f"rewards/{self.__name__}/None", unscored / len(completions))
             for reason in sorted(self.notes):
                 log(f"rewards/{self.__name__}/{reason}", found.counts[reason] / len(completions))
         self._look(found.values)

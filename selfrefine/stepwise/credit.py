@@ -40,6 +40,17 @@ def undecided(outcome: Tensor, size: int) -> Tensor:
     return (highest > lowest).repeat_interleave(size)
 
 
+def without_holes(rewards: Tensor, size: int) -> Tensor:
+    """(B, rewards): a reward that a row lacks (NaN) becomes its group's mean, which speaks neither for nor against it.
+
+    TRL adds up what is there, so that a missing reward would count as 0. Rows that have none at all stay without, and
+    so does a reward that nobody in the group has.
+    """
+    grouped = rewards.view(-1, size, rewards.shape[1])
+    lacks = grouped.isnan() & ~grouped.isnan().all(2, keepdim=True)
+    return torch.where(lacks, grouped.nanmean(1, keepdim=True), grouped).view_as(rewards)
+
+
 def filter_groups(advantages: Tensor, outcome: Tensor, size: int) -> Tensor:
     """Advantages, (B,) or (B, T), with exactly 0 for every row of a group that is decided.
 

@@ -190,7 +190,8 @@ def reinforce(
     Raises:
         EngineError: the model cannot be trained so, or is none for `engine`.
         RewardError: a reward cannot be found or called, or scored nothing for many batches.
-        TaskError: some problems have an image and others none, or leave no room for a completion.
+        TaskError: there are fewer problems than a step takes; some have an image and others none; or they leave no room
+            for a completion.
         TrainingStopped: `should_stop`, asked after every step, was true.
     """
     from trl import GRPOConfig
@@ -214,6 +215,11 @@ def reinforce(
         if line := missing_column(use.name, columns_of(load(use.reward, use.options)), there):
             raise RewardError(line)
     step_reward = _step_reward(settings, there)
+    if len(problems) < settings.prompts:  # TRL would make no batch of them, and end at once
+        raise TaskError(
+            f"there are {len(problems)} problems, fewer than the {settings.prompts} of a step; lower `prompts`, or "
+            "give more of them"
+        )
     processor, model, resume, adapter = begin(checkpoint, saves, settings, dtype, trust_remote_code)
     masked = is_masked(model.config)
     if line := next(settings.unfit(masked), None):
@@ -298,6 +304,8 @@ def reinforce(
         if curve:
             numbers[f"{use.name}, first steps"] = fmean(curve[:_LAST])
             numbers[f"{use.name}, last steps"] = fmean(curve[-_LAST:])
+        if any(unscored := [row.get(f"rewards/{use.name}/None", 0.0) for row in history]):
+            numbers[f"{use.name}, share of None"] = fmean(unscored)
     numbers["generated tokens"] = trainer.generated_tokens
     counted = {"branch tokens": "branch_tokens"}
     if step_reward is not None:

@@ -44,13 +44,17 @@ class Continued:
 
 @dataclass(slots=True)
 class Round:
-    """What one round of rollouts left behind: local rows, and rewards (B of all processes, rewards)."""
+    """What one round of rollouts left behind: local rows, and rewards (B of all processes, rewards), NaN for None.
+
+    `summed`: those that TRL adds up, without holes.
+    """
 
     inputs: Sequence[Mapping[str, Any]]
     prompts: Sequence[Any]
     completions: Sequence[Any]
     completion_ids: Sequence[Sequence[int]]
     rewards: Tensor
+    summed: Tensor
     prompt_ids: Sequence[list[int]] = ()
 
 
@@ -97,11 +101,12 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self._round = Round(inputs, prompts, completions, completion_ids_list, rewards)
+        summed = credit.without_holes(rewards, self.num_generations) if self.model.training else rewards
+        self._round = Round(inputs, prompts, completions, completion_ids_list, rewards, summed)
         if self.model.training:
             tokens = torch.tensor(float(self._generated(completion_ids_list)), device=rewards.device)
             self._note("rollout_tokens", tokens, total=True)
-        return rewards
+        return summed
 
     @property
     def generated_tokens(self) -> int:
@@ -141,7 +146,7 @@ class StepCreditTrainer(GRPOTrainer):  # type: ignore[misc]
     def _credited(self, kept: Round, outcome: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
         """Advantages of all processes' rows, (B,) or (B, T of the longest)."""
         settings, size = self.step_credit, self.num_generations
-        scale = self._scale(kept.rewards)
+        scale = self._scale(kept.summed)
         cuts = 1 if settings.credit == "progress" else settings.cuts
         is_open = (
             credit.open_rows(advantages, outcome, size, settings.gate) & credit.undecided(outcome, size)

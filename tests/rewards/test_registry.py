@@ -70,3 +70,17 @@ def test_a_reward_is_held_to_its_contract(returned: list[float], complaint: str)
 
 def test_none_survives() -> None:
     assert score(exact_match, ["", ""], ["a", "b"], answer=["a", None]).values == [1.0, None]
+
+
+def test_prompts_and_completions_come_by_name_as_from_trl() -> None:
+    def of_trl(completions: list[str], **columns: object) -> list[float]:
+        return [float(text == "a") for text in completions]
+
+    def other_way_round(completions: list[str], prompts: list[str], *, answer: list[str]) -> list[float]:
+        return [float(text == gold) for text, gold in zip(completions, answer, strict=True)]
+
+    def by_place(asked: list[str], said: list[str], /, **columns: object) -> list[float]:
+        return [float(text == "a") for text in said]
+
+    for reward in (of_trl, other_way_round, by_place):
+        assert score(reward, ["p", "p"], ["a", "b"], answer=["a", "a"]).values == [1.0, 0.0]  # type: ignore[arg-type]

@@ -54,4 +54,5 @@ def test_level_groups_are_warned_of() -> None:
 
 def test_notes_are_logged_as_shares_also_where_they_are_gone() -> None:
     _, logged = watched([[None, 1, 0, None], [1, 0, 1, 0]])
-    assert logged == {"rewards/mine/no gold": [0.5, 0.0]}
+    assert logged == {"rewards/mine/no gold": [0.5, 0.0], "rewards/mine/None": [0.5, 0.0]}
+    assert watched([[1, 1, 0, 0]])[1] == {}

@@ -21,6 +21,7 @@ from selfrefine.stepwise.credit import (
     spread,
     telescope,
     undecided,
+    without_holes,
 )
 from selfrefine.stepwise.cuts import boundaries, draw, flip
 from selfrefine.stepwise.settings import StepCredit
@@ -339,3 +340,15 @@ def test_the_gradient_of_noisy_values_is_exact_on_average_unless_what_was_reache
 def test_guesses_are_no_branches() -> None:
     with pytest.raises(ValueError, match="calibrate: baselines wants branches, and one_step takes none"):
         StepCredit(credit="one_step", calibrate="baselines")
+
+
+def test_a_reward_that_a_row_lacks_speaks_neither_for_it_nor_against() -> None:
+    nan = torch.nan
+    rewards = torch.tensor([[1, 1], [0, nan], [0, 0], [1, nan], [nan, nan], [1, nan], [0, nan], [nan, nan]])
+    filled = without_holes(rewards, 4)
+    assert filled[:4].tolist() == [[1, 1], [0, 0.5], [0, 0], [1, 0.5]]
+    assert filled[4:].isnan().tolist() == [[True, True], [False, True], [False, True], [True, True]]
+    known = filled[:4, 1] - filled[:4, 1].mean()
+    assert known.tolist() == [0.5, 0, -0.5, 0], "no advantage by it, where 0 in its place would be one against"
+    whole = torch.rand(8, 3)
+    assert torch.equal(without_holes(whole, 4), whole)

@@ -151,6 +151,13 @@ def test_problems_with_and_without_an_image_are_not_mixed(
         reinforce(mixed, ask, model, tmp_path / "out", tmp_path / "saves", settings(rewards), seed=1)
 
 
+def test_fewer_problems_than_a_step_takes_are_refused(
+    model: str, problems: list[Problem], rewards: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TaskError, match=r"^there are 8 problems, fewer than the 9 of a step; lower `prompts`"):
+        reinforce(problems, ask, model, tmp_path / "out", tmp_path / "saves", settings(rewards, prompts=9), seed=1)
+
+
 def test_it_learns_what_is_rewarded(problems: list[Problem], rewards: str, tiny_text: str, tmp_path: Path) -> None:
     plain = [Problem(p.id, p.question, p.answer, columns=p.columns) for p in problems]
     uses = [{"reward": f"{rewards}:vowels"}]
@@ -206,7 +213,8 @@ def test_batches_that_a_reward_scored_nothing_of_are_left_out_of_its_means(
     numbers = reinforce(problems[:4], ask, tiny_text, tmp_path / "out", tmp_path / "saves", chosen, seed=1)
     assert numbers["later, first steps"] == numbers["later, last steps"] == 0.5
     assert 0 <= numbers["odd, first steps"] <= 1
-    assert not any(name.startswith("nothing") for name in numbers), numbers
+    assert "nothing, first steps" not in numbers and "odd, share of None" not in numbers, numbers
+    assert (numbers["nothing, share of None"], numbers["later, share of None"]) == (1.0, 0.5)
 
 
 def test_a_reward_that_wants_another_column_is_named(

@@ -239,3 +239,27 @@ def test_a_reward_that_breaks_on_branches_is_named(
 
     with pytest.raises(RewardError, match=f"reward `breaks` {complaint}"):
         train(trainer_with([breaks]), extra={"step_credit": StepCredit()})
+
+
+def test_none_of_one_reward_among_several_is_never_0(train: Train) -> None:
+    def right(prompts: Any, completions: Any, **columns: Any) -> list[float]:
+        return [1.0, 0.0, 0.0, 1.0] * 2
+
+    def neat(prompts: Any, completions: Any, **columns: Any) -> list[float | None]:
+        return [1.0, None, 0.0, None] * 2
+
+    seen: list[list[float]] = []
+
+    class Spied(StepCreditTrainer):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "reward_funcs": [right, neat]})
+
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            output = super()._generate_and_score_completions(inputs)
+            seen.append(output["advantages"].tolist())
+            return output
+
+    chosen = StepCredit(credit="outcome", group_filter="none", outcome="right")
+    train(Spied, steps=1, extra={"step_credit": chosen}, scale_rewards="none")
+    # By hand: sums of 2, 0 + 1/2, 0, 1 + 1/2, and their mean of 1.
+    assert seen == [pytest.approx([1.0, -0.5, -1.0, 0.5] * 2)]
