@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ def reason_to_run(leg: Leg, link: Link, source: Mapping[str, Any], made: Mapping
     directory = leg.directory / link.name
     manifest = Manifest.read(directory)
     if manifest is None:
-        return "goes on after an interruption" if (directory / ATTEMPT_FILE).exists() else "not run yet"
+        return _begun(directory / ATTEMPT_FILE, source)
     if manifest.digest != digest_of(source):
         return ", ".join(changes(manifest.source, source)) or "made by another version"
     damage = manifest.damage(directory)
@@ -146,3 +147,15 @@ def reason_to_run(leg: Leg, link: Link, source: Mapping[str, Any], made: Mapping
         if above.reason is not None or upstream is None or upstream.fingerprint != manifest.inputs.get(name):
             return f"follows {name}"
     return None
+
+
+def _begun(attempt: Path, source: Mapping[str, Any]) -> str:
+    """What an attempt without an end comes to, if there is one: one with other settings is not gone on with."""
+    if not attempt.exists():
+        return "not run yet"
+    begun = json.loads(attempt.read_text(encoding="utf-8"))
+    if begun.get("digest") == digest_of(source):
+        return "goes on after an interruption"
+    return (
+        f"interrupted, and since then changed: {', '.join(changes(begun.get('source', {}), source)) or 'the version'}"
+    )

@@ -98,6 +98,8 @@ def test_ctrl_c_finishes_the_batch_then_the_command_goes_on(children: Any, snaps
     shards = sorted(path.name for path in first.parent.glob("*.jsonl"))
     assert 1 <= len(shards) < 3, "it stopped between two batches"
     assert not (first.parent.parent / "manifest.json").exists()
+    otherwise = children.trivium("run", recipe, "stages.grow.seconds=0.1", "--runs", tmp_path / "runs", "--plan").text
+    assert "interrupted, and since then changed: seconds 0.2 -> 0.1" in " ".join(otherwise.split()), otherwise
     resumed = children.trivium("run", recipe, "--runs", tmp_path / "runs")
     assert resumed.code == 0 and "grow: goes on after an interruption" in resumed.text
     children.trivium("run", recipe, "--runs", tmp_path / "whole")
