@@ -156,6 +156,5 @@ def _begun(attempt: Path, source: Mapping[str, Any]) -> str:
     begun = json.loads(attempt.read_text(encoding="utf-8"))
     if begun.get("digest") == digest_of(source):
         return "goes on after an interruption"
-    return (
-        f"interrupted, and since then changed: {', '.join(changes(begun.get('source', {}), source)) or 'the version'}"
-    )
+    changed = ", ".join(changes(begun["source"], source)) if "source" in begun else ""
+    return f"interrupted, and since then changed: {changed or 'the version'}"
