@@ -184,8 +184,9 @@ def reinforce(
 ) -> dict[str, float | int]:
     """Trains `checkpoint` on completions of its own and writes the result to `directory`, as `fine_tune` does.
 
-    Returns the means of the rewards over the first and the last ten steps in which they scored anything, how many
-    tokens branches took, and how many cuts a step reward gave no value. `engine`: the kind that is to open the result.
+    Returns the means of the rewards over the first and the last ten steps in which they scored anything (of fewer than
+    twenty, the halves), the share of None, how many tokens branches took, and how many cuts a step reward gave no
+    value. `engine`: the kind that is to open the result.
 
     Raises:
         EngineError: the model cannot be trained so, or is none for `engine`.
@@ -302,8 +303,9 @@ def reinforce(
         # Not there in inner iterations, and None in a batch of which it scored nothing.
         curve = [mean for row in history if (mean := row.get(f"rewards/{use.name}/mean")) is not None]
         if curve:
-            numbers[f"{use.name}, first steps"] = fmean(curve[:_LAST])
-            numbers[f"{use.name}, last steps"] = fmean(curve[-_LAST:])
+            window = max(1, min(_LAST, len(curve) // 2))  # no step is among the first and the last
+            numbers[f"{use.name}, first steps"] = fmean(curve[:window])
+            numbers[f"{use.name}, last steps"] = fmean(curve[-window:])
         if any(unscored := [row.get(f"rewards/{use.name}/None", 0.0) for row in history]):
             numbers[f"{use.name}, share of None"] = fmean(unscored)
     numbers["generated tokens"] = trainer.generated_tokens

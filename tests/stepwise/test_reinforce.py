@@ -210,9 +210,14 @@ def test_batches_that_a_reward_scored_nothing_of_are_left_out_of_its_means(
 ) -> None:
     uses = [{"reward": f"{rewards}:{name}"} for name in ("odd", "nothing", "later")]
     chosen = settings(rewards, steps=2, rewards=uses, step_credit={"credit": "outcome", "group_filter": "none"})
-    numbers = reinforce(problems[:4], ask, tiny_text, tmp_path / "out", tmp_path / "saves", chosen, seed=1)
+    logged: list[Any] = []
+    numbers = reinforce(
+        problems[:4], ask, tiny_text, tmp_path / "out", tmp_path / "saves", chosen, seed=1, on_log=logged.append
+    )
     assert numbers["later, first steps"] == numbers["later, last steps"] == 0.5
     assert 0 <= numbers["odd, first steps"] <= 1
+    log = [row for row in logged if "rewards/odd/mean" in row]
+    assert [numbers["odd, first steps"], numbers["odd, last steps"]] == [row["rewards/odd/mean"] for row in log]
     assert "nothing, first steps" not in numbers and "odd, share of None" not in numbers, numbers
     assert (numbers["nothing, share of None"], numbers["later, share of None"]) == (1.0, 0.5)
 
