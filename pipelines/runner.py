@@ -144,7 +144,7 @@ def _run_step(step: Step, made: Mapping[str, Step], around: _Surroundings) -> Ma
     context = context_of(step, made, around.stop, launch=launch, heartbeat=around.heart, on_work=aside.drop)
     metrics = context.metrics
     fingerprints = {name: context.handle(kind).manifest.fingerprint for kind, name in link.upstream.items()}
-    attempts = _begin(aside, {"digest": step.digest, "inputs": fingerprints}, step.source, metrics, link.name)
+    attempts = _begin(aside, step, fingerprints, metrics)
     if around.mirror is not None:
         around.mirror.begun(directory)
 
@@ -222,7 +222,7 @@ def handle_of(step: Step) -> StageHandle:
     return StageHandle(name, step.link.kind, step.directory, manifest, step.leg.recipe.seed)
 
 
-def _begin(aside: Aside, attempt: dict[str, Any], source: Mapping[str, Any], metrics: Metrics, stage: str) -> int:
+def _begin(aside: Aside, step: Step, inputs: Mapping[str, Any], metrics: Metrics) -> int:
     """Makes the directory fit to work in; returns the number of this attempt.
 
     An attempt with the same settings and inputs goes on with whatever is there. Otherwise finished outputs are put
@@ -230,7 +230,8 @@ def _begin(aside: Aside, attempt: dict[str, Any], source: Mapping[str, Any], met
     removal keeps every state in between recognisable: never a manifest, nor a matching attempt, beside files that are
     half removed.
     """
-    directory = aside.directory
+    directory, stage = aside.directory, step.link.name
+    attempt = {"digest": step.digest, "inputs": inputs}
     directory.mkdir(exist_ok=True)
     path = directory / ATTEMPT_FILE
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -244,7 +245,7 @@ def _begin(aside: Aside, attempt: dict[str, Any], source: Mapping[str, Any], met
         else:
             clear(directory)
         metrics.replace(stage)
-    write_json(path, {**attempt, "source": source, "attempts": number})
+    write_json(path, {**attempt, "source": step.source, "attempts": number})
     return number
 
 

@@ -300,13 +300,13 @@ def reinforce(
     history = [row for row in trainer.state.log_history if "loss" in row]
     numbers: dict[str, float | int] = {"steps": trainer.state.global_step, "problems": len(problems)}
     for use in settings.rewards:
-        # Not there in inner iterations, and None in a batch of which it scored nothing.
-        curve = [mean for row in history if (mean := row.get(f"rewards/{use.name}/mean")) is not None]
+        rounds = [row for row in history if f"rewards/{use.name}/mean" in row]  # and no inner iterations
+        curve = [mean for row in rounds if (mean := row[f"rewards/{use.name}/mean"]) is not None]
         if curve:
             window = max(1, min(_LAST, len(curve) // 2))  # no step is among the first and the last
             numbers[f"{use.name}, first steps"] = fmean(curve[:window])
             numbers[f"{use.name}, last steps"] = fmean(curve[-window:])
-        if any(unscored := [row.get(f"rewards/{use.name}/None", 0.0) for row in history]):
+        if any(unscored := [row.get(f"rewards/{use.name}/None", 0.0) for row in rounds]):
             numbers[f"{use.name}, share of None"] = fmean(unscored)
     numbers["generated tokens"] = trainer.generated_tokens
     counted = {"branch tokens": "branch_tokens"}
